@@ -1,0 +1,79 @@
+"""The kernels of :mod:`hanse.core.sums` compiled by numba: the same bits, at memory speed.
+
+numba is optional (``pip install hanse[fast]``) and imported here only, when first asked for. Set
+``HANSE_NUMBA=0`` to do without it.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanse.core import sums
+from hanse.core.layout import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The two passes over a vector that each update costs."""
+
+    name: str
+    norm: Callable[[Vector], float]
+    accumulate: Callable[[NDArray[np.int64], Vector, float, int], None]
+
+
+@cache
+def kernels() -> Kernels:
+    """Return numba's kernels where numba is installed and allowed, else NumPy's."""
+    plain = Kernels("numpy", sums.norm, sums.accumulate)
+    if os.environ.get("HANSE_NUMBA", "1") == "0":
+        return plain
+    try:
+        return _compiled()
+    except ImportError:
+        return plain
+
+
+def _compiled() -> Kernels:
+    from numba import njit, types  # pyright: ignore -- no stubs
+    from numba.extending import intrinsic  # pyright: ignore -- no stubs
+
+    @intrinsic
+    def bits(typing, value):  # pyright: ignore -- numba's own calling convention
+        def build(context, builder, signature, arguments):  # pyright: ignore
+            return builder.bitcast(arguments[0], context.get_value_type(types.int64))
+
+        return types.int64(types.float64), build
+
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def lanes_of(vector, lanes):  # pyright: ignore
+        whole = vector.size // 256
+        for row in range(whole):
+            start = row * 256
+            for lane in range(256):
+                value = np.float64(vector[start + lane])
+                lanes[lane] += value * value
+        for lane in range(vector.size - whole * 256):
+            value = np.float64(vector[whole * 256 + lane])
+            lanes[lane] += value * value
+
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def add(total, vector, scale, factor):  # pyright: ignore
+        magic = 1.5 * 2.0**52
+        offset = bits(magic)
+        for i in range(vector.size):
+            total[i] += bits(np.float64(vector[i] * scale) * factor + magic) - offset
+
+    def norm(vector: Vector) -> float:
+        lanes = np.zeros(sums.LANES)
+        lanes_of(vector, lanes)
+        return math.sqrt(sums.exact(lanes))
+
+    def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:
+        add(total, vector, vector.dtype.type(scale), 2.0**exponent)
+
+    return Kernels("numba", norm, accumulate)

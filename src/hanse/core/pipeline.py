@@ -1,0 +1,302 @@
+"""The one idea: an update passes through steps, each with a client end and a server end.
+
+A :class:`Pipeline` checks kinds and order when it is built; a run then binds it to a vector, a
+cohort and the integers that its task reports (:meth:`Pipeline.bind`), which folds the facts again.
+Nothing runs unbound.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from hanse.core.accelerate import kernels
+from hanse.core.canonical import Json
+from hanse.core.facts import Facts
+from hanse.core.layout import Layout, Vector
+from hanse.core.reduce import Accumulator, Share, Sum
+from hanse.core.step import KINDS, Integers, Memory, Place, Refused, Scalar, Step, Total, Update
+from hanse.core.sums import Grid, on_wire, peak, to_reals
+from hanse.core.weight import Weight
+from hanse.errors import PipelineError
+
+Chance = Callable[[str], np.random.Generator]
+Kept = Mapping[str, Memory]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps in the order of their kinds: weight, bound, linear codec, noise, message codec, reducer.
+
+    A pipeline that names no weight has ``Weight(by="uniform")``, one that names no reducer ``Sum()``.
+    Raises PipelineError, with a hint, for steps that cannot work together.
+    """
+
+    steps: tuple[Step, ...] = ()
+
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
+        """Check ``steps`` and keep them."""
+        object.__setattr__(self, "steps", tuple(steps))
+        self._check_that_these_are_steps()
+        self.facts()
+        self._check_order()
+
+    def __repr__(self) -> str:
+        """Write the pipeline as one would in Python."""
+        return f"Pipeline([{', '.join(map(repr, self.steps))}])"
+
+    @cached_property
+    def applied(self) -> tuple[Step, ...]:
+        """The steps as a client applies them: the weight, named first, comes after the bounds."""
+        weights = [step for step in self.steps if step.kind == "weight"]
+        bounds = [step for step in self.steps if step.kind == "bound"]
+        rest = [step for step in self.steps if step.kind not in ("weight", "bound")]
+        early = [step for step in rest if self._stands_before_a_bound(step)]
+        late = [step for step in rest if step not in early]
+        reducer = () if any(step.kind == "reducer" for step in rest) else (Sum(),)
+        weight = weights or [Weight(by="uniform")]
+        return (*early, *bounds, *weight, *late, *reducer)
+
+    def _stands_before_a_bound(self, step: Step) -> bool:
+        after = self.steps[self.steps.index(step) :]
+        return any(other.kind == "bound" for other in after)
+
+    @property
+    def reducer(self) -> Sum:
+        """The step that makes one total of many shares."""
+        last = self.applied[-1]
+        assert isinstance(last, Sum)
+        return last
+
+    def trace(self, start: Facts | None = None) -> list[tuple[Step, Facts, Facts]]:
+        """Return (step, facts before it, facts after it) in the order of application."""
+        rows, facts = list[tuple[Step, Facts, Facts]](), start or Facts()
+        for step in self.applied:
+            before, facts = facts, step.check(facts)
+            facts = replace(facts, memory=facts.memory or step.has_memory)
+            rows.append((step, before, facts))
+        return rows
+
+    def facts(self, start: Facts | None = None) -> Facts:
+        """Return what holds of a share at the end of the pipeline."""
+        return self.trace(start)[-1][2]
+
+    def bind(
+        self,
+        layout: Layout,
+        *,
+        cohort: int,
+        scalars: Iterable[Scalar] = (),
+        extras: Mapping[str, int] | None = None,
+    ) -> "BoundPipeline":
+        """Bind to the trainable part of ``layout``, to at most ``cohort`` clients in a sum, to the
+        integers that a task reports, and to further float segments (name → length).
+
+        Under noise the task's integers and the further segments stay where they are: they would
+        leave in the clear beside a private model. Raises PipelineError where the grid is too
+        coarse for the claim of a bound, or where buffers would be summed under noise.
+        """
+        span = layout.span("trainable")
+        start = Facts(
+            bits=np.dtype(layout.dtype).itemsize * 8,
+            cohort=cohort,
+            coordinates=span.stop - span.start,
+        )
+        facts = self.facts(start)
+        if facts.is_private and extras:
+            raise PipelineError(
+                f"{', '.join(extras)} would leave in the clear beside a noised model",
+                hint='set buffers = "local" or "freeze" in the task, or use GroupNorm',
+            )
+        own = [s for step in self.applied for s in step.scalars()]
+        schema = tuple(own if facts.is_private else [*own, *scalars])
+        for scalar in schema:
+            if scalar.bound * cohort >= 2**62:
+                raise PipelineError(
+                    f"{cohort} clients with {scalar.name} up to {scalar.bound} overflow 63 bits",
+                    hint="make the cohort smaller",
+                )
+        bound = BoundPipeline(self, layout, start, schema, dict(extras or {}))
+        bound.check_room()
+        return bound
+
+    def settings(self) -> list[Json]:
+        """Return the steps as tables of a run file."""
+        return [step.settings() for step in self.steps]
+
+    def _check_that_these_are_steps(self) -> None:
+        for step in self.steps:
+            if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance] -- users pass anything
+                raise PipelineError(
+                    f"{step!r} is not a step",
+                    hint="give step objects, such as hanse.Clip(norm=1.0)",
+                )
+
+    def _check_order(self) -> None:
+        for kind, limit in (("weight", 1), ("noise", 1), ("reducer", 1)):
+            same = [step for step in self.steps if step.kind == kind]
+            if len(same) > limit:
+                raise PipelineError(
+                    f"{same[0]} and {same[1]}: a pipeline has one {kind}",
+                    hint=f"leave one {kind} out",
+                )
+        for one, two in pairwise(self.steps):
+            if KINDS.index(one.kind) > KINDS.index(two.kind):
+                raise PipelineError(
+                    f"{two} ({two.kind}) stands after {one} ({one.kind})",
+                    hint=f"the order is {', '.join(KINDS)}: put {two} before {one}",
+                )
+
+
+@dataclass(frozen=True)
+class BoundPipeline:
+    """A pipeline with the vector, the cohort and the integers that it works for."""
+
+    pipeline: Pipeline
+    layout: Layout
+    start: Facts
+    schema: tuple[Scalar, ...]
+    extras: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @cached_property
+    def trace(self) -> list[tuple[Step, Facts, Facts]]:
+        """(step, facts before, facts after), in the order of application."""
+        return self.pipeline.trace(self.start)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What holds of a share on the wire."""
+        return self.trace[-1][2]
+
+    @cached_property
+    def grids(self) -> dict[str, Grid]:
+        """The grid of each float segment; further segments are unbounded."""
+        cohort = self.start.cohort or 1
+        heaviest = replace(Facts(), capped=self.facts.capped, cohort=cohort)
+        grids = {name: Sum().grid(heaviest) for name in self.extras}
+        return {"model": self.pipeline.reducer.grid(self.facts), **grids}
+
+    @cached_property
+    def scalars_size(self) -> int:
+        """How many int64 scalars a report carries."""
+        return sum(scalar.size for scalar in self.schema)
+
+    def check_room(self) -> None:
+        """Refuse a grid whose rounding could lengthen a share beyond its L2 claim."""
+        facts, grid = self.facts, self.grids["model"]
+        rounding = math.sqrt(facts.coordinates or 0) * grid.step / 2
+        if math.isfinite(facts.l2) and rounding > facts.l2 * (2.0**-20 - 2.0**-22):
+            raise PipelineError(
+                f"{facts.coordinates} coordinates rounded to {grid.step:.3g} could exceed the L2 "
+                f"bound of {facts.l2:g}",
+                hint="make the cohort smaller, or cap the weights",
+            )
+
+    def accumulator(self, vector: Integers | None = None) -> Accumulator:
+        """Return an empty sum; ``vector`` (int64, of the segment's length) is used if given."""
+        size = self.start.coordinates or 0
+        extras = {name: np.zeros(n, dtype=np.int64) for name, n in self.extras.items()}
+        empty = np.zeros(size, dtype=np.int64) if vector is None else vector
+        return Accumulator(empty, np.zeros(self.scalars_size, dtype=np.int64), extras)
+
+    def announce(self, states: Kept) -> dict[str, Json]:
+        """Return what the server tells clients this round, by step name."""
+        said = {s.name: s.announce(states.get(s.name, {})) for s, _, _ in self.trace}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def encode(
+        self,
+        vector: Vector,
+        counts: Mapping[str, int | Integers],
+        chance: Chance,
+        *,
+        extras: Mapping[str, Vector] | None = None,
+        memory: Kept | None = None,
+        announced: Mapping[str, Json] | None = None,
+    ) -> tuple[Share | Refused, Kept]:
+        """Client end. ``vector`` is the update's model segment, in the layout's dtype.
+
+        Returns the share and the client's provisional memory, to be kept when a receipt says that
+        the share was counted. A vector of the wrong shape or dtype, with a NaN or an infinity, or
+        out of the grid's range is refused, with the reason.
+        """
+        old = memory or {}
+        if (vector.shape, str(vector.dtype)) != ((self.start.coordinates,), self.layout.dtype):
+            return Refused(f"a {vector.dtype} vector of shape {vector.shape}"), old
+        length = kernels().norm(vector)
+        if not math.isfinite(length):
+            return Refused("not finite: the update has NaN or infinite coordinates"), old
+        update = Update(vector, length, counts=counts, extras=extras or {})
+        fresh = dict(old)
+        for step, before, _ in self.trace:
+            told = (announced or {}).get(step.name)
+            kept = old.get(step.name, {})
+            outcome = step.encode(update, Place(before, chance, told, kept))
+            if isinstance(outcome, tuple):
+                outcome, fresh[step.name] = outcome
+            if isinstance(outcome, Refused):
+                return outcome, old
+            update = outcome
+        share = self._share(update)
+        return share, (old if isinstance(share, Refused) else fresh)
+
+    def _share(self, update: Update) -> Share | Refused:
+        limit = self.grids["model"].limit
+        longest = update.length * update.scale
+        if longest > limit and peak(on_wire(update.vector, update.scale)) > limit:
+            return Refused(f"out of range: a coordinate is beyond {limit:g}")
+        extras = {n: on_wire(update.extras[n], update.weight) for n in self.extras}
+        for name, extra in extras.items():
+            if not peak(extra) <= self.grids[name].limit:
+                return Refused(f"{name}: not finite or beyond {self.grids[name].limit:g}")
+        scalars = self.pack(update.counts)
+        if isinstance(scalars, Refused):
+            return scalars
+        was_bounded = update.scale < update.weight
+        return Share(update.vector, update.scale, scalars, extras, update.length, was_bounded)
+
+    def pack(self, counts: Mapping[str, int | Integers]) -> Integers | Refused:
+        """Return ``counts`` in the order of the schema; refuse one outside its bound."""
+        packed, at = np.zeros(self.scalars_size, dtype=np.int64), 0
+        for scalar in self.schema:
+            part = packed[at : at + scalar.size]
+            part[:] = counts[scalar.name]
+            at += scalar.size
+            lowest = -scalar.bound if scalar.signed else 0
+            if part.min() < lowest or part.max() > scalar.bound:
+                return Refused(f"{scalar.name} is outside [{lowest}, {scalar.bound}]")
+        return packed
+
+    def unpack(self, scalars: Integers) -> dict[str, Integers]:
+        """Return name → integers of a packed report or of a sum of them."""
+        ends = np.cumsum([scalar.size for scalar in self.schema])[:-1]
+        parts = np.split(scalars, ends) if self.schema else []
+        return {scalar.name: part for scalar, part in zip(self.schema, parts, strict=True)}
+
+    def decode(
+        self, summed: Accumulator, chance: Chance, states: Kept | None = None
+    ) -> tuple[Total, Kept]:
+        """Server end: noise the integers, return to model units, then undo the steps in reverse.
+
+        Returns the total (a mean, in model units) and the server's new states. Padding is zero.
+        """
+        states, grid = states or {}, self.grids["model"]
+        integers = summed.vector
+        for step, before, _ in self.trace:
+            drawn = step.noise(integers.size, grid.exponent, Place(before, chance))
+            integers = integers if drawn is None else integers + drawn
+        extras = {n: to_reals(v, self.grids[n].exponent) for n, v in summed.extras.items()}
+        total = Total(
+            to_reals(integers, grid.exponent), self.unpack(summed.scalars), summed.reports, extras
+        )
+        fresh = dict(states)
+        for step, before, _ in reversed(self.trace):
+            outcome = step.decode(total, Place(before, chance, kept=states.get(step.name, {})))
+            if isinstance(outcome, tuple):
+                outcome, fresh[step.name] = outcome
+            total = outcome
+        self.layout.zero_pads(total.vector, self.layout.span("trainable"))
+        return total, fresh

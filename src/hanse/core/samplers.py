@@ -1,0 +1,134 @@
+"""Who takes part in a round. A sampler says how it samples, so that an accountant need not guess."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+
+from hanse.core import seeds
+from hanse.core.canonical import Json
+from hanse.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingLaw:
+    """How a cohort comes about: everyone, a fixed size without replacement, or Poisson at ``rate``."""
+
+    kind: Literal["all", "fixed", "poisson"]
+    rate: float
+
+
+class Sampler(Protocol):
+    """Draws the cohort of a round from the population."""
+
+    name: ClassVar[str]
+
+    def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
+        """Return the ids of the round's cohort, sorted."""
+        ...
+
+    def largest(self, population: int) -> int:
+        """Return the largest cohort that can come about."""
+        ...
+
+    def law(self, population: int) -> SamplingLaw:
+        """Return how clients are sampled."""
+        ...
+
+    def settings(self) -> dict[str, Json]:
+        """Return the sampler as a table of a run file."""
+        ...
+
+
+@dataclass(frozen=True)
+class All:
+    """Every client, every round."""
+
+    name: ClassVar[str] = "all"
+
+    def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
+        """Return everyone."""
+        return tuple(sorted(population))
+
+    def largest(self, population: int) -> int:
+        """Return the size of the population."""
+        return population
+
+    def law(self, population: int) -> SamplingLaw:
+        """Return ``all``."""
+        return SamplingLaw("all", 1.0)
+
+    def settings(self) -> dict[str, Json]:
+        """Return the sampler as a table of a run file."""
+        return {"name": self.name}
+
+
+@dataclass(frozen=True)
+class FixedSize:
+    """``size`` clients, uniformly without replacement, anew each round."""
+
+    size: int
+
+    name: ClassVar[str] = "fixed"
+
+    def __post_init__(self) -> None:
+        """Refuse an empty cohort."""
+        if self.size < 1:
+            raise ConfigError(f"a cohort of {self.size} clients is empty", hint="give size >= 1")
+
+    def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
+        """Return ``size`` distinct clients; ConfigError if there are fewer."""
+        self.largest(len(population))
+        rng = seeds.stream(seed, round, "cohort")
+        picked = rng.choice(len(population), size=self.size, replace=False, shuffle=False)
+        return tuple(sorted(population[int(i)] for i in picked))
+
+    def largest(self, population: int) -> int:
+        """Return ``size``; ConfigError if the population is smaller."""
+        if self.size > population:
+            raise ConfigError(
+                f"a cohort of {self.size} is larger than the population of {population}",
+                hint=f"set the sampler's size to {population} or less",
+            )
+        return self.size
+
+    def law(self, population: int) -> SamplingLaw:
+        """Return ``fixed`` at size/population."""
+        return SamplingLaw("fixed", self.size / population)
+
+    def settings(self) -> dict[str, Json]:
+        """Return the sampler as a table of a run file."""
+        return {"name": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Each client by itself with probability ``rate``; a cohort may be empty."""
+
+    rate: float
+
+    name: ClassVar[str] = "poisson"
+
+    def __post_init__(self) -> None:
+        """Refuse a rate that is no probability."""
+        if not (math.isfinite(self.rate) and 0 < self.rate <= 1):
+            raise ConfigError(f"rate = {self.rate} is no probability", hint="give 0 < rate <= 1")
+
+    def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
+        """Return the clients whose draw fell below ``rate``."""
+        drawn = seeds.uniform(seeds.key(seed, round, "cohort"), len(population))
+        return tuple(sorted(population[int(i)] for i in np.flatnonzero(drawn < self.rate)))
+
+    def largest(self, population: int) -> int:
+        """Return the size of the population."""
+        return population
+
+    def law(self, population: int) -> SamplingLaw:
+        """Return ``poisson`` at ``rate``."""
+        return SamplingLaw("poisson", self.rate)
+
+    def settings(self) -> dict[str, Json]:
+        """Return the sampler as a table of a run file."""
+        return {"name": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}

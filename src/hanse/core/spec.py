@@ -1,0 +1,207 @@
+"""What a run is, frozen: a RunSpec in canonical JSON, whose hash is bound into everything it leaves.
+
+Two runs with the same hash, seed and contributors end in the same bits. A RunSpec is also where a
+pipeline is bound: to sampler, cohort, model and the integers of its task, so that the facts are
+folded again with what the run really is.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from hanse.core.canonical import Json, digest, encode
+from hanse.core.layout import Layout
+from hanse.core.pipeline import BoundPipeline, Pipeline
+from hanse.core.samplers import Sampler
+from hanse.core.step import Scalar
+from hanse.core.work import LocalTraining
+from hanse.errors import ConfigError
+
+FORMAT = 1
+NAMED_CLIENTS = 1000
+Release = Literal["per-site", "sum", "none", "simulation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """When models are evaluated at the sites, and what of it may leave them.
+
+    ``every`` so many rounds, and after the last (0: never). ``release``: each site's counts
+    (``per-site``), only their sum (``sum``), nothing (``none``), or ``simulation``: measured by
+    the simulator beside the protocol, which no deployed run can have. ``best`` names the metric
+    that picks the best model; by default the task's first, or the loss.
+    """
+
+    every: int = 1
+    release: Release = "per-site"
+    best: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.every < 0:
+            raise ConfigError(f"evaluation every {self.every} rounds", hint="give 0 for never")
+        if self.release not in ("per-site", "sum", "none", "simulation"):
+            raise ConfigError(
+                f"release = {self.release!r} is unknown",
+                hint='use "per-site", "sum", "none" or "simulation"',
+            )
+
+    def is_due(self, round: int, last: int) -> bool:
+        """Return whether the model after ``round`` of ``last`` is evaluated."""
+        if self.every == 0 or self.release == "none":
+            return False
+        return round % self.every == 0 or round == last
+
+    def settings(self) -> dict[str, Json]:
+        """Return the settings as a table of a run file."""
+        table: dict[str, Json] = {"every": self.every, "release": self.release}
+        return table if self.best is None else {**table, "best": self.best}
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """When a round closes: with ``over_selection`` times the goal asked, at ``deadline_s`` seconds
+    (None: everyone is waited for), and not at all with fewer than ``minimum`` reports.
+    """
+
+    over_selection: float = 1.0
+    deadline_s: float | None = None
+    minimum: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not 1.0 <= self.over_selection <= 10.0:
+            raise ConfigError(
+                f"over_selection = {self.over_selection} is not between 1 and 10",
+                hint="1.3 asks 30 % more clients than are needed",
+            )
+        if self.minimum < 0:
+            raise ConfigError(f"minimum = {self.minimum} reports", hint="give 0 or more")
+        if self.deadline_s is not None and not self.deadline_s > 0:
+            raise ConfigError(f"deadline_s = {self.deadline_s}", hint="give seconds, or none")
+
+    def asked(self, goal: int, population: int) -> int:
+        """Return how many clients are asked so that ``goal`` report."""
+        return min(math.ceil(goal * self.over_selection), population)
+
+    def settings(self) -> dict[str, Json]:
+        """Return the settings as a table of a run file."""
+        table: dict[str, Json] = {"over_selection": self.over_selection, "minimum": self.minimum}
+        return table if self.deadline_s is None else {**table, "deadline_s": self.deadline_s}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that decides a run's bits, and nothing else."""
+
+    name: str
+    task: str
+    data: str
+    clients: Sequence[str]
+    rounds: int
+    seed: int
+    strategy: Mapping[str, Json]
+    sampler: Sampler
+    local: LocalTraining
+    pipeline: Pipeline
+    layout: Layout
+    training: tuple[Scalar, ...]
+    evaluation_scalars: tuple[Scalar, ...]
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    reporting: Reporting = field(default_factory=Reporting)
+    faults: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    population: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    engine: Literal["exact"] = "exact"
+
+    def __post_init__(self) -> None:
+        """Bind the pipeline, so that an unsound run cannot be described."""
+        if self.rounds < 1:
+            raise ConfigError(f"rounds = {self.rounds} trains nothing", hint="give rounds >= 1")
+        if not self.clients:
+            raise ConfigError("the population is empty", hint="name at least one site")
+        if self.reporting.minimum > self.cohort:
+            raise ConfigError(
+                f"minimum = {self.reporting.minimum} reports, and a cohort has at most "
+                f"{self.cohort} clients",
+                hint="lower [reporting] minimum or ask more clients",
+            )
+        self._check_releases(self.bound)
+
+    def _check_releases(self, bound: BoundPipeline) -> None:
+        release = self.evaluation.release
+        if bound.facts.is_private and release in ("per-site", "sum") and self.evaluation.every:
+            raise ConfigError(
+                f'release = "{release}" lets exact metrics leave beside a noised model',
+                hint='set [evaluation] release = "none", or "simulation" to let the simulator '
+                "measure beside the protocol",
+            )
+
+    @cached_property
+    def cohort(self) -> int:
+        """The largest number of clients that one round can ask."""
+        population = len(self.clients)
+        return self.reporting.asked(self.sampler.largest(population), population)
+
+    @cached_property
+    def bound(self) -> BoundPipeline:
+        """The pipeline bound to this run's training rounds."""
+        span = self.layout.span("buffer")
+        extras = {"buffers": span.stop - span.start} if span.stop > span.start else None
+        return self.pipeline.bind(
+            self.layout, cohort=self.cohort, scalars=self.training, extras=extras
+        )
+
+    @cached_property
+    def tally(self) -> BoundPipeline:
+        """A pipeline of integers only, bound to this run's evaluations: every client, once."""
+        nothing = Layout(self.layout.dtype, ())
+        return Pipeline().bind(
+            nothing, cohort=len(self.clients), scalars=self.evaluation_scalars
+        )
+
+    def json(self) -> dict[str, Json]:
+        """Return the spec as it is hashed and stored."""
+        grid, ids = self.bound.grids["model"], sorted(self.clients)
+        listed = {"ids": ids} if len(ids) <= NAMED_CLIENTS else {}
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "task": self.task,
+            "data": self.data,
+            "clients": {"count": len(ids), "digest": _digest_of(ids), **listed},
+            "population": self.population,
+            "rounds": self.rounds,
+            "seed": self.seed,
+            "strategy": self.strategy,
+            "local": self.local.settings(),
+            "pipeline": self.pipeline.settings(),
+            "evaluation": self.evaluation.settings(),
+            "reporting": self.reporting.settings(),
+            "faults": self.faults,
+            "engine": self.engine,
+            "model": {
+                "dtype": self.layout.dtype,
+                "parameters": self.layout.parameters,
+                "size": self.layout.size,
+                "layout": digest([[e.name, list(e.shape), e.role] for e in self.layout.entries]),
+            },
+            "sums": {"exponent": grid.exponent, "limit": grid.limit, "cohort": grid.cohort},
+            "metrics": [s.name for s in self.evaluation_scalars if s.name not in ("examples", "loss")],
+        }
+
+    @cached_property
+    def canonical(self) -> str:
+        """The spec in canonical JSON (RFC 8785)."""
+        return encode(self.json())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form, in hex."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _digest_of(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(ids).encode()).hexdigest()

@@ -1,0 +1,73 @@
+"""Central Gaussian noise on the total (McMahan et al., arXiv:1710.06963, Algorithm 1).
+
+It protects a client against those who see only the model. It gives nothing against the
+coordinator, which sees the updates before the noise.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from hanse.core.facts import Facts
+from hanse.core.step import Integers, Kind, Place, Step
+from hanse.errors import PipelineError
+
+LARGEST_MULTIPLIER = 100.0
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Step):
+    """Add N(0, (``noise_multiplier``·C)²) to each coordinate of the total, at the server.
+
+    C is the L2 bound of one client's share, taken from the facts: never typed twice. The noise
+    is a continuous Gaussian rounded to the grid of the exact sum and added to the integer total,
+    before anything is divided: zeroing out one client moves the integer total by at most C, and
+    everything after the sum is post-processing.
+    """
+
+    noise_multiplier: float
+
+    name: ClassVar[str] = "gaussian_noise"
+    kind: ClassVar[Kind] = "noise"
+
+    def __post_init__(self) -> None:
+        """Refuse a multiplier outside what the integers of a sum have room for."""
+        if not 0 < self.noise_multiplier <= LARGEST_MULTIPLIER:
+            raise PipelineError(
+                f"{self}: the noise multiplier is not in (0, {LARGEST_MULTIPLIER:g}]",
+                hint="give noise_multiplier around 1; more noise gives more privacy",
+            )
+
+    def check(self, facts: Facts) -> Facts:
+        """Refuse what would make the claim false; else return ``facts`` with the noise."""
+        if not facts.capped:
+            raise PipelineError(
+                f"{self} gives no privacy: the weights before it have no cap",
+                hint='give the weight a cap: Weight(by="examples", cap=300)',
+            )
+        if facts.l2 == float("inf"):
+            raise PipelineError(
+                f"{self} gives no privacy: the updates it protects have no L2 bound",
+                hint="put Clip(norm=...) before it",
+            )
+        if facts.denominator != "public":
+            raise PipelineError(
+                f"{self} gives no privacy: the total is divided by the weights that were observed,"
+                " which tell who took part",
+                hint="give the weight a public denominator, in run units where a client at its "
+                "cap counts 1: Weight(..., denominator=4.0)",
+            )
+        if facts.memory:
+            raise PipelineError(
+                f"{self} gives no privacy: a step before it keeps memory at the client, which "
+                "has no bound",
+                hint="leave the step with memory out",
+            )
+        return replace(facts, noise_multiplier=self.noise_multiplier, unit="client")
+
+    def noise(self, size: int, exponent: int, place: Place) -> Integers:
+        """Return the rounded Gaussian on the grid of the sum."""
+        stddev = self.noise_multiplier * place.facts.l2
+        drawn = place.stream("noise").standard_normal(size)
+        return np.rint(drawn * (stddev * 2.0**exponent)).astype(np.int64)

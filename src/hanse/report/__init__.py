@@ -1,0 +1,1 @@
+"""What a run leaves for people: one HTML file, comparisons, and bridges to other tools."""

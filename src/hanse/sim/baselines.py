@@ -1,0 +1,63 @@
+"""What federation is measured against: each site alone, and all data in one place.
+
+Both get the same budget: rounds × epochs passes over the same data, with the same local settings, in
+one go (optimiser state is never reset). *Pooled* is a bound that may not exist in real life.
+"""
+
+from dataclasses import replace
+
+from hanse.core.canonical import Json
+from hanse.core.layout import Vector
+from hanse.core.work import LocalTraining, Train
+from hanse.errors import ConfigError
+from hanse.sim.evaluation import values
+from hanse.sim.pool import station_of
+from hanse.sim.run import Run
+from hanse.sim.station import Station
+from hanse.train.local import Prepared, Turn
+
+Table = dict[str, dict[str, Json]]
+
+
+def baselines(run: Run) -> dict[str, Table]:
+    """Train local-only and pooled models; return ``{"local": …, "pooled": …}`` by site.
+
+    ConfigError where sites have no test data of their own.
+    """
+    station, _ = station_of(run, run.spec)
+    data = {client: station.data(client) for client in run.population.ids}
+    tests = {client: test for client, (_, test) in data.items() if test is not None}
+    if not tests:
+        raise ConfigError(
+            "baselines are compared per site, and no site has test data",
+            hint="return (train, test) from data(site)",
+        )
+    start, local = run.described[1], budget(run)
+    alone = {c: _trained(station, start, data[c][0], local, run.seed, c) for c in tests}
+    pooled = station.kernel.pool([train for train, _ in data.values()])
+    together = _trained(station, start, pooled, local, run.seed, "pooled")
+    return {
+        "local": {c: _values(station, alone[c], t, run, c) for c, t in tests.items()},
+        "pooled": {c: _values(station, together, t, run, c) for c, t in tests.items()},
+    }
+
+
+def budget(run: Run) -> LocalTraining:
+    """Return the local settings of the whole run in one go."""
+    local = run.local
+    steps = None if local.steps is None else local.steps * run.rounds
+    return replace(local, epochs=local.epochs * run.rounds, steps=steps)
+
+
+def _trained(
+    station: Station, start: Vector, data: Prepared, local: LocalTraining, seed: int, who: str
+) -> Vector:
+    station.kernel.train(start, data, Train(local), Turn(seed, 0, who), None)
+    return station.kernel.vector()
+
+
+def _values(
+    station: Station, vector: Vector, test: Prepared, run: Run, client: str
+) -> dict[str, Json]:
+    turn = Turn(run.seed, run.rounds, client)
+    return values(station.kernel.evaluate(vector, test, turn, None), run.task.metrics)

@@ -1,0 +1,85 @@
+"""The folder that a run leaves."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from hanse.core.canonical import Json
+from hanse.core.layout import Layout, Vector
+from hanse.core.spec import RunSpec
+from hanse.errors import ConfigError
+from hanse.sim.checkpoint import NAME, write_whole
+from hanse.sim.result import Result
+from hanse.sim.run import Run
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run's folder: spec, history row by row, models, result."""
+
+    path: Path
+
+    def begin(self, run: Run, spec: RunSpec, environment: dict[str, Json], resumed: int) -> None:
+        """Make the folder; keep the history up to round ``resumed``. ConfigError if it is taken."""
+        if resumed == 0 and (self.path / "history.jsonl").exists():
+            raise ConfigError(
+                f"{self.path} holds a run already",
+                hint="give another --out, or --resume to go on with it",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make {self.path}: {error.strerror}", hint="give another --out"
+            ) from error
+        self._write("spec.json", spec.canonical)
+        self._write("spec.sha256", spec.hash + "\n")
+        self._write("environment.json", json.dumps(environment, indent=1))
+        partition = run.population.summary()
+        self._write("population.json", json.dumps(partition or _names(spec), indent=1))
+        source = run.references.get("run_file")
+        if source and Path(source).exists():
+            self._write("run.toml", Path(source).read_text())
+        rows = self.history()[:resumed]
+        self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the rows so far; a torn last line does not count."""
+        path, rows = self.path / "history.jsonl", list[dict[str, Any]]()
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def append(self, row: dict[str, Json]) -> None:
+        """Add the row of a round."""
+        with open(self.path / "history.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def end(self, result: Result) -> None:
+        """Write models and result; the checkpoint has served."""
+        save_model(self.path / "model.safetensors", result.layout, result.vector, result.spec_hash)
+        if result.best is not None:
+            best = self.path / "model.best.safetensors"
+            save_model(best, result.layout, result.best.vector, result.spec_hash)
+        self._write("result.json", json.dumps(result.json(), indent=1))
+        (self.path / NAME).unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        write_whole(self.path / name, text.encode())
+
+
+def _names(spec: RunSpec) -> dict[str, Json]:
+    return {"clients": [{"id": client} for client in list(spec.clients)[:200]]}
+
+
+def save_model(path: Path, layout: Layout, vector: Vector, spec_hash: str) -> None:
+    """Write the tensors of ``vector`` by name, in the safetensors format."""
+    tensors = {n: np.ascontiguousarray(v) for n, v in layout.views(vector).items()}
+    write_whole(path, save(tensors, metadata={"format": "pt", "spec": spec_hash}))

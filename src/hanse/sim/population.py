@@ -1,0 +1,212 @@
+"""Where a simulated client's data comes from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hanse.core import seeds
+from hanse.core.canonical import Json
+from hanse.data import ByColumn, Partitioner, summary
+from hanse.data.site import Site, check_id
+from hanse.errors import ConfigError, DataError, TaskError
+from hanse.train.userland import userland
+
+Pair = tuple[object, object | None]
+
+
+class Population(Protocol):
+    """Client ids, and each one's (train, test); test may be None."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of all clients, sorted."""
+        ...
+
+    def open(self, client: str) -> Pair:
+        """Return the client's (train, test)."""
+        ...
+
+    def central(self) -> object | None:
+        """Return the data set for central evaluation, if the population brings one."""
+        ...
+
+    def summary(self) -> dict[str, Json] | None:
+        """Return the partition in numbers, if this population is one data set split."""
+        ...
+
+    def settings(self) -> dict[str, Json]:
+        """Return what a run's spec says of the population beside its ids."""
+        ...
+
+
+def check_pair(returned: object, site: str) -> Pair:
+    """Return (train, test) of what a user's data function returned; TaskError if it is none."""
+    if isinstance(returned, tuple | list) and len(returned) == 2:  # pyright: ignore[reportUnknownArgumentType]
+        train, test = returned  # pyright: ignore[reportUnknownVariableType]
+        if train is not None and not hasattr(train, "dtype"):  # pyright: ignore[reportUnknownArgumentType]
+            return train, test  # pyright: ignore[reportUnknownVariableType]
+    raise TaskError(
+        f"data({site}) returned {type(returned).__name__}, not (train, test)",
+        hint="return two data sets, such as ((x, y), (x_test, y_test)); test may be None",
+        site=site,
+        phase="reading the data set",
+    )
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Named sites, each with its own sources: ``function(site)`` returns (train, test)."""
+
+    function: Callable[[Site], object]
+    names: Sequence[str]
+    sources: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse ids that are none, and a site that is named twice."""
+        for name in self.names:
+            check_id(name)
+            if list(self.names).count(name) > 1:
+                raise ConfigError(f"site {name!r} is listed twice", hint="list each site once")
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """The sites, sorted."""
+        return sorted(self.names)
+
+    def open(self, client: str) -> Pair:
+        """Call the user's data function at the site."""
+        site = Site(client, self.sources, seeds.key(self.seed, client, "data") >> 1)
+        with userland(site=client, phase="reading the data set"):
+            return check_pair(self.function(site), client)
+
+    def central(self) -> object | None:
+        """Return None: sites share no data set."""
+        return None
+
+    def summary(self) -> dict[str, Json] | None:
+        """Return None: the sites came as they are."""
+        return None
+
+    def settings(self) -> dict[str, Json]:
+        """Return nothing: ids say it all. Paths are no part of a run's bits."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Given:
+    """Data that is already in memory: client → (train, test)."""
+
+    data: Mapping[str, object]
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """The clients, sorted."""
+        return sorted(self.data)
+
+    def open(self, client: str) -> Pair:
+        """Return the client's pair."""
+        return check_pair(self.data[client], client)
+
+    def central(self) -> object | None:
+        """Return None: give ``central`` to the run."""
+        return None
+
+    def summary(self) -> dict[str, Json] | None:
+        """Return None: the data came as it is."""
+        return None
+
+    def settings(self) -> dict[str, Json]:
+        """Return nothing: ids say it all."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Partitioned:
+    """One data set split into ``clients`` simulated clients.
+
+    ``function()`` returns (train, test), or (train, test, columns) with the columns that a
+    partition by column needs; train is split, test serves for central evaluation and may be None.
+    """
+
+    function: Callable[[], object]
+    clients: int
+    partitioner: Partitioner
+    name: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an empty population."""
+        if self.clients < 1:
+            raise ConfigError(f"clients = {self.clients}", hint="give [population] clients >= 1")
+
+    @cached_property
+    def _whole(self) -> tuple[Any, object | None, Mapping[str, Any]]:
+        with userland(phase="reading the data set"):
+            returned = self.function()
+        columns: Mapping[str, Any] = {}
+        if isinstance(returned, tuple) and len(returned) == 3:  # pyright: ignore[reportUnknownArgumentType]
+            columns, returned = returned[2], returned[:2]  # pyright: ignore[reportUnknownVariableType]
+        train, test = check_pair(returned, "")
+        return train, test, columns  # pyright: ignore[reportUnknownVariableType]
+
+    @cached_property
+    def _labels(self) -> Any:
+        train, _, _ = self._whole
+        if isinstance(train, tuple | list):
+            return np.asarray(train[-1])  # pyright: ignore[reportUnknownMemberType]
+        for name in ("targets", "labels"):
+            if hasattr(train, name):
+                return np.asarray(getattr(train, name))
+        if hasattr(train, "tensors"):
+            return np.asarray(train.tensors[-1])
+        return np.asarray([train[i][-1] for i in range(len(train))])
+
+    @cached_property
+    def _parts(self) -> list[np.ndarray]:
+        seed = seeds.key(self.seed, "population") >> 1
+        data = self._whole[2] if isinstance(self.partitioner, ByColumn) else self._labels
+        return self.partitioner.split(data, self.clients, seed)
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """``client-000`` …, or the column's values."""
+        if isinstance(self.partitioner, ByColumn):
+            return self.partitioner.names(self._whole[2])
+        digits = len(str(self.clients - 1))
+        return [f"client-{number:0{digits}d}" for number in range(self.clients)]
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {client: number for number, client in enumerate(self.ids)}
+
+    def open(self, client: str) -> Pair:
+        """Return the client's rows as its training data; it has no test data of its own."""
+        train, rows = self._whole[0], self._parts[self._place[client]]
+        if isinstance(train, tuple | list):
+            return tuple(part[rows] for part in train), None  # pyright: ignore[reportUnknownVariableType]
+        if hasattr(train, "tensors"):
+            return tuple(part[rows] for part in train.tensors), None
+        from torch.utils.data import Subset
+
+        return Subset(train, rows.tolist()), None
+
+    def central(self) -> object | None:
+        """Return the test part of the one data set."""
+        return self._whole[1]
+
+    def summary(self) -> dict[str, Json] | None:
+        """Return the partition in numbers, for the picture in the report."""
+        try:
+            return dict(summary(self._labels, self._parts, list(self.ids)))  # pyright: ignore
+        except DataError:
+            return None
+
+    def settings(self) -> dict[str, Json]:
+        """Return how the data set is split."""
+        chosen = {name: getattr(self.partitioner, name) for name in self.partitioner.__slots__}  # pyright: ignore
+        return {"partition": self.name, "clients": self.clients, **chosen}

@@ -1,0 +1,177 @@
+"""The functional form, for research loops: state in, state and metrics out, nothing hidden."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from hanse.core import seeds
+from hanse.core.canonical import Json
+from hanse.core.layout import Layout, Vector
+from hanse.core.metrics import FIXED
+from hanse.core.pipeline import BoundPipeline, Kept, Pipeline
+from hanse.core.program import Done
+from hanse.core.weight import Weight
+from hanse.core.work import LocalTraining, Train
+from hanse.errors import ConfigError
+from hanse.sim.checkpoint import write_whole
+from hanse.sim.population import Given
+from hanse.sim.station import Station
+from hanse.strategies import GlobalModel, Strategy, StrategyProgram, fedavg
+from hanse.train.local import Task
+
+ENDLESS = 2**31
+DEFAULT_COHORT = 4096
+Memory = Mapping[str, Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """All that a process carries from round to round."""
+
+    seed: int
+    model: GlobalModel
+    steps: Kept = field(default_factory=dict[str, Any])
+    clients: Memory = field(default_factory=dict[str, Any])
+
+    @property
+    def vector(self) -> Vector:
+        """The global model as one flat vector."""
+        return self.model.vector
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to one safetensors file (tensors, and JSON in its metadata)."""
+        tensors: dict[str, NDArray[Any]] = {"model": self.model.vector}
+        tensors |= {f"slot|{n}|": slot for n, slot in self.model.slots.items()}
+        for prefix, owners in (("step", self.steps), ("client", self.clients)):
+            tensors |= {f"{prefix}|{o}|{n}": a for o, named in owners.items() for n, a in named.items()}
+        told = json.dumps({"seed": self.seed, "round": self.model.round})
+        copies = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        write_whole(Path(path), save(copies, metadata={"hanse": told}))
+
+    @staticmethod
+    def load(path: str | Path) -> "ProcessState":
+        """Read a state that :meth:`save` wrote."""
+        with safe_open(path, "np") as file:  # pyright: ignore
+            told = json.loads(file.metadata()["hanse"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found: dict[str, dict[str, Any]] = {"slot": {}, "step": {}, "client": {}}
+        for name, array in tensors.items():
+            if name != "model":
+                prefix, owner, inner = name.split("|", 2)
+                found[prefix].setdefault(owner, {})[inner] = array
+        slots = {name: named[""] for name, named in found["slot"].items()}
+        model = GlobalModel(told["round"], tensors["model"], slots)
+        return ProcessState(told["seed"], model, found["step"], found["client"])
+
+
+@dataclass(frozen=True)
+class Process:
+    """A federated algorithm as two pure functions, ``initialize`` and ``next``.
+
+    For the same seed and the same clients it makes the same bits as :func:`hanse.simulate`.
+    """
+
+    task: Task
+    strategy: Strategy
+    local: LocalTraining
+    pipeline: Pipeline
+    cohort: int = DEFAULT_COHORT
+
+    def initialize(self, seed: int = 0) -> ProcessState:
+        """Return the state before round 1: the model that ``seed`` initialises."""
+        layout, vector = self.task.describe(seed)
+        return ProcessState(seed, self._program(layout).initial(vector))
+
+    def next(
+        self, state: ProcessState, data: Mapping[str, object]
+    ) -> tuple[ProcessState, dict[str, Json]]:
+        """Train one round on ``data`` (client → training data set); return the state after it.
+
+        The metrics are the training loss, examples and steps, the clients counted, and those
+        refused with the reason. Raises ConfigError for more clients than ``cohort``.
+        """
+        if len(data) > self.cohort:
+            raise ConfigError(
+                f"{len(data)} clients, and the process was made for at most {self.cohort}",
+                hint=f"make it with hanse.process(…, cohort={len(data)})",
+            )
+        self.task.prepare_process(self.local.threads)
+        layout, _ = self.task.describe(state.seed)
+        program, bound = self._program(layout), self._bound(layout)
+        given = Given({client: (train, None) for client, train in data.items()})
+        station = Station(self.task.kernel(), given, bound, state.seed)
+        station.kept = {client: dict(kept) for client, kept in state.clients.items()}
+        ask, into = program.ask(state.model), bound.accumulator()
+        work, announced = Train(self.local, self.strategy.correction), bound.announce(state.steps)
+        outcomes = station.train(
+            state.vector, sorted(data), work, ask.round, announced, into
+        )
+        counted = [outcome.client for outcome in outcomes if not outcome.refused]
+        station.commit(counted)
+        total, steps = bound.decode(
+            into, lambda purpose: seeds.stream(state.seed, ask.round, purpose), state.steps
+        )
+        after = program.absorb(state.model, total)
+        model = after.state if isinstance(after, Done) else after
+        counts = {name: int(numbers[0]) for name, numbers in total.counts.items()}
+        seen = counts.get("seen", 0)
+        metrics: dict[str, Json] = {
+            "round": model.round,
+            "loss": counts["loss"] * FIXED / seen if seen else None,
+            "examples": counts.get("examples"),
+            "steps": counts.get("steps"),
+            "counted": counted,
+            "refused": {o.client: o.refused for o in outcomes if o.refused},
+        }
+        return ProcessState(state.seed, model, steps, station.kept), metrics
+
+    def parameters(self, state: ProcessState) -> dict[str, NDArray[Any]]:
+        """Return name → array of the global model."""
+        layout, _ = self.task.describe(state.seed)
+        return {name: view.copy() for name, view in layout.views(state.vector).items()}
+
+    def model(self, state: ProcessState) -> Any:
+        """Return the framework's own model with the global parameters."""
+        return self.task.build(state.vector)
+
+    def model_digest(self, state: ProcessState) -> str:
+        """Return the digest of the global model."""
+        return self.task.describe(state.seed)[0].digest(state.vector)
+
+    def _program(self, layout: Layout) -> StrategyProgram:
+        return StrategyProgram(self.strategy, layout, self.local, self.pipeline, ENDLESS)
+
+    def _bound(self, layout: Layout) -> BoundPipeline:
+        span = layout.span("buffer")
+        extras = {"buffers": span.stop - span.start} if span.stop > span.start else None
+        scalars = self.task.training_scalars()
+        return self.pipeline.bind(layout, cohort=self.cohort, scalars=scalars, extras=extras)
+
+
+def process(
+    task: Task,
+    strategy: Strategy | None = None,
+    *,
+    local: LocalTraining | None = None,
+    pipeline: Pipeline | None = None,
+    cohort: int = DEFAULT_COHORT,
+) -> Process:
+    """Return a federated algorithm in functional form; defaults as in :func:`hanse.simulate`.
+
+    ``cohort``: the largest number of clients in one round; exact sums keep room for that many.
+    """
+    strategy = strategy or fedavg()
+    return Process(
+        task,
+        strategy,
+        local or strategy.fixed or LocalTraining(),
+        pipeline or Pipeline([Weight(by="examples")]),
+        cohort,
+    )

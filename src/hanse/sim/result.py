@@ -1,0 +1,92 @@
+"""What a simulation returns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanse.core.canonical import Json
+from hanse.core.layout import Layout, Vector
+from hanse.core.spec import RunSpec
+from hanse.train.local import Task
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best model so far by one metric of its evaluation."""
+
+    round: int
+    metric: str
+    value: float
+    vector: Vector
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended. ``history`` has one row per round; ``out`` is its folder, if any."""
+
+    task: Task
+    spec: RunSpec
+    vector: Vector
+    history: list[dict[str, Json]]
+    seconds: float
+    best: Best | None = None
+    out: Path | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Where each tensor stands in ``vector``."""
+        return self.spec.layout
+
+    @property
+    def model(self) -> Any:
+        """The framework's own model with the final parameters, ready to use."""
+        return self.task.build(self.vector)
+
+    @property
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Name → array of the final model, buffers included."""
+        return {name: view.copy() for name, view in self.layout.views(self.vector).items()}
+
+    @property
+    def best_parameters(self) -> dict[str, NDArray[Any]] | None:
+        """Name → array of the best model by the run's metric, if it was evaluated."""
+        if self.best is None:
+            return None
+        return {name: view.copy() for name, view in self.layout.views(self.best.vector).items()}
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 over the final parameters: equal digests are equal models, bit for bit."""
+        return self.layout.digest(self.vector)
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 of the run's canonical spec."""
+        return self.spec.hash
+
+    def json(self) -> dict[str, Json]:
+        """Return the one object that ``hanse run --json`` prints."""
+        last = next((row for row in reversed(self.history) if row.get("evaluation")), {})
+        found: Any = last.get("evaluation") or {"pooled": {}, "sites": {}}
+        sent: list[Any] = [row["bytes"] for row in self.history]
+        best = self.best
+        return {
+            "run": self.spec.name,
+            "spec_hash": self.spec_hash,
+            "model_digest": self.model_digest,
+            "engine": self.spec.engine,
+            "rounds": self.spec.rounds,
+            "seed": self.spec.seed,
+            "metrics": found["pooled"],
+            "sites": found["sites"],
+            "central": next((row["central"] for row in reversed(self.history) if row.get("central")), None),
+            "best": None
+            if best is None
+            else {"round": best.round, "metric": best.metric, "value": best.value},
+            "bytes": {way: int(np.sum([row[way] for row in sent])) for way in ("up", "down")},
+            "seconds": self.seconds,
+            "out": None if self.out is None else str(self.out),
+        }

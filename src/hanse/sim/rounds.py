@@ -1,0 +1,183 @@
+"""One training round, driven: sample, let faults happen, train, count, close.
+
+The round machine of :mod:`hanse.core.rounds` decides who is counted. Time is virtual: clients arrive
+in the order of their delays, and are trained in waves of as many as the round still needs, so that
+nothing is computed that would be thrown away.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hanse.core import rounds as machine
+from hanse.core import seeds
+from hanse.core.canonical import Json
+from hanse.core.layout import Vector
+from hanse.core.pipeline import Kept as States
+from hanse.core.program import Ask
+from hanse.core.samplers import FixedSize, Sampler
+from hanse.core.spec import RunSpec
+from hanse.core.step import Total
+from hanse.sim.faults import Faults
+from hanse.sim.pool import Pool
+from hanse.sim.station import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """What a round leaves: the total, the steps' new states, and its row of the history."""
+
+    total: Total
+    states: States
+    row: dict[str, Json]
+
+
+def perform(
+    ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States
+) -> RoundResult:
+    """Carry out one training ask over ``pool``."""
+    vector = np.asarray(ask.payload["model"])
+    plan = plan_of(ask.round, ask.cohort, spec)
+    announced = spec.bound.announce(states)
+    state, outcomes = _run(plan, spec, faults, pool, vector, announced)
+    summed = pool.take()
+    if isinstance(state, machine.Aborted):
+        summed.clear()
+    pool.commit(state.counted if isinstance(state, machine.Done) else ())
+    if isinstance(state, machine.Aborted) and not spec.bound.facts.is_private:
+        total, fresh = _nothing(spec), states
+    else:
+        total, fresh = spec.bound.decode(
+            summed, lambda purpose: seeds.stream(spec.seed, ask.round, purpose), states
+        )
+    return RoundResult(total, fresh, _row(plan, state, outcomes, total, spec))
+
+
+def plan_of(round: int, sampler: Sampler, spec: RunSpec) -> machine.Plan:
+    """Return the plan of a round: its cohort, over-selected, and when it closes."""
+    population, reporting = spec.clients, spec.reporting
+    asked = sampler
+    if isinstance(sampler, FixedSize):
+        asked = FixedSize(reporting.asked(sampler.size, len(population)))
+    cohort = asked.sample(population, spec.seed, round)
+    goal = sampler.size if isinstance(sampler, FixedSize) else len(cohort)
+    return machine.Plan(
+        round,
+        cohort,
+        goal=max(goal, reporting.minimum, 1) if cohort else 0,
+        minimum=reporting.minimum,
+        deadline_s=reporting.deadline_s,
+        never_aborts=spec.bound.facts.is_private,
+    )
+
+
+def _run(
+    plan: machine.Plan,
+    spec: RunSpec,
+    faults: Faults,
+    pool: Pool,
+    vector: Vector,
+    announced: Mapping[str, Json],
+) -> tuple[machine.Final, list[Outcome]]:
+    fates = {client: faults.fate(spec.seed, plan.round, client) for client in plan.cohort}
+    state, _ = machine.begin(plan, 0.0)
+    state, _ = machine.step(state, machine.Configured(plan.cohort, 0.0))
+    gone = tuple((client, "dropped out") for client, fate in fates.items() if fate.drops)
+    if gone:
+        state, _ = machine.step(state, machine.Dropped(gone, 0.0))
+    arrivals = sorted((f.delay_s, client) for client, f in fates.items() if not f.drops)
+    outcomes, late = list[Outcome](), plan.deadline_s or math.inf
+    while isinstance(state, machine.Configuration | machine.Reporting):
+        wave = [a for a in arrivals[: _wanted(state)] if a[0] < late]
+        if not wave:
+            state, _ = machine.step(state, machine.Tick(late))
+            continue
+        arrivals = arrivals[len(wave) :]
+        trained = pool.train(vector, [client for _, client in wave], plan.round, announced)
+        outcomes += trained
+        state = _report(state, trained, wave[-1][0])
+    assert isinstance(state, machine.Done | machine.Aborted)
+    if arrivals:
+        reports = tuple(machine.Report(client, client) for _, client in arrivals)
+        state, _ = machine.step(state, machine.Reported(reports, arrivals[-1][0]))
+    assert isinstance(state, machine.Done | machine.Aborted)
+    return state, outcomes
+
+
+def _wanted(state: machine.Configuration | machine.Reporting) -> int:
+    refused = len(state.refused) if state.plan.never_aborts else 0
+    return state.plan.goal - len(state.counted) - refused
+
+
+def _report(state: machine.State, outcomes: Sequence[Outcome], now: float) -> machine.State:
+    """Tell the machine how a wave ended. A wave is never larger than what the round still needs."""
+    refused = tuple((o.client, o.refused) for o in outcomes if o.refused)
+    reports = tuple(machine.Report(o.client, o.client) for o in outcomes if not o.refused)
+    if reports:
+        state, _ = machine.step(state, machine.Reported(reports, now))
+    if refused:
+        state, _ = machine.step(state, machine.Refused(refused, now))
+    return state
+
+
+def _nothing(spec: RunSpec) -> Total:
+    """Return the total of a round that aborted."""
+    empty = spec.bound.accumulator()
+    return Total(np.zeros(empty.vector.size), spec.bound.unpack(empty.scalars), 0)
+
+
+def _row(
+    plan: machine.Plan,
+    state: machine.Final,
+    outcomes: Sequence[Outcome],
+    total: Total,
+    spec: RunSpec,
+) -> dict[str, Json]:
+    counted = list(state.counted) if isinstance(state, machine.Done) else []
+    private = spec.bound.facts.is_private
+    return {
+        "round": plan.round,
+        "cohort": len(plan.cohort),
+        "counted": counted,
+        "refused": dict(state.refused),
+        "dropped": dict(state.dropped),
+        "late": {c: why for c, why in state.discarded.items() if c not in state.refused},
+        "aborted": state.reason if isinstance(state, machine.Aborted) else None,
+        "train": None if private else _training(total, spec),
+        "update": None if private else _lengths(outcomes, total),
+        "bytes": bytes_of(spec, len(plan.cohort), len(outcomes)),
+    }
+
+
+def _training(total: Total, spec: RunSpec) -> dict[str, Json] | None:
+    counts = {name: int(numbers[0]) for name, numbers in total.counts.items()}
+    if not counts.get("seen"):
+        return None
+    units = {s.name: s.resolution for s in spec.training}
+    means = {
+        name: counts[name] * unit / counts["seen"] for name, unit in units.items() if unit != 1.0
+    }
+    return {"examples": counts["examples"], "steps": counts["steps"], **means}
+
+
+def _lengths(outcomes: Sequence[Outcome], total: Total) -> dict[str, Json] | None:
+    added = [outcome for outcome in outcomes if not outcome.refused]
+    if not added:
+        return None
+    return {
+        "norm": float(np.linalg.norm(total.vector)),
+        "longest": max(outcome.length for outcome in added),
+        "clipped": sum(outcome.was_clipped for outcome in added),
+    }
+
+
+def bytes_of(spec: RunSpec, asked: int, reported: int) -> dict[str, Json]:
+    """Return the bytes of a round: the model down to those asked, shares up from those reporting."""
+    item = np.dtype(spec.layout.dtype).itemsize
+    share = (spec.bound.start.coordinates or 0) * item + spec.bound.scalars_size * 8
+    share += sum(size * 8 for size in spec.bound.extras.values())
+    return {"up": share * reported, "down": spec.layout.size * item * asked}
+
+

@@ -1,0 +1,108 @@
+"""Everything that a simulation needs, as objects; :mod:`hanse.config` makes one from a run file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from hanse.core.layout import Layout, Vector
+from hanse.core.pipeline import Pipeline
+from hanse.core.spec import Evaluation, Reporting, RunSpec
+from hanse.core.work import LocalTraining, Train
+from hanse.errors import ConfigError
+from hanse.sim.faults import Faults
+from hanse.sim.population import Partitioned, Population, Sites
+from hanse.strategies import Strategy
+from hanse.train.local import Task, evaluation_scalars
+
+
+@dataclass(frozen=True)
+class Run:
+    """Task, population, strategy, local training, pipeline, rounds and seed.
+
+    ``central``: a data set for central evaluation. ``references`` and ``folder`` say where the
+    user's objects come from (``{"task": "app:task", "data": "app:data"}``), so that a worker
+    process that starts from nothing can find them; None where they exist in this process only.
+    """
+
+    task: Task
+    population: Population
+    strategy: Strategy
+    local: LocalTraining
+    pipeline: Pipeline
+    rounds: int
+    seed: int = 0
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    reporting: Reporting = field(default_factory=Reporting)
+    faults: Faults = field(default_factory=Faults)
+    central: object | None = None
+    name: str = "run"
+    references: Mapping[str, str] = field(default_factory=dict[str, str])
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the task cannot do, or what the strategy does not leave open."""
+        fixed = self.strategy.fixed
+        if fixed is not None and fixed != self.local:
+            raise ConfigError(
+                f"{self.strategy.name} fixes local training to {fixed}",
+                hint="leave local training out",
+            )
+        self.task.check(self.local, self.work)
+
+    @property
+    def work(self) -> Train:
+        """What a client is asked to do in a round."""
+        return Train(self.local, self.strategy.correction)
+
+    def with_seed(self, seed: int) -> "Run":
+        """Return the same run under another seed, which its splits and partitions follow."""
+        population = self.population
+        if isinstance(population, Sites | Partitioned):
+            population = replace(population, seed=seed)
+        return replace(self, population=population, seed=seed)
+
+    @cached_property
+    def described(self) -> tuple[Layout, Vector]:
+        """The model's layout, and the vector that every client starts from."""
+        return self.task.describe(self.seed)
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The run's spec; binding it checks the pipeline against the model and the cohort."""
+        return RunSpec(
+            name=self.name,
+            task=self.references.get("task", type(self.task).__name__),
+            data=self.references.get("data", type(self.population).__name__),
+            clients=self.population.ids,
+            rounds=self.rounds,
+            seed=self.seed,
+            strategy=self.strategy.settings(),
+            sampler=self.strategy.sampler,
+            local=self.local,
+            pipeline=self.pipeline,
+            layout=self.described[0],
+            training=self.task.training_scalars(),
+            evaluation_scalars=evaluation_scalars(self.task.metrics),
+            evaluation=self.evaluation,
+            reporting=self.reporting,
+            faults=self.faults.settings(),
+            population=self.population.settings(),
+        )
+
+
+class Callback(Protocol):
+    """Sees a run go by; may raise to stop it. What it returns is ignored."""
+
+    def on_start(self, run: Run, spec: RunSpec) -> None:
+        """Before the first round."""
+        ...
+
+    def on_round(self, row: Mapping[str, object]) -> None:
+        """After each round, with its row of the history."""
+        ...
+
+    def on_end(self, result: object) -> None:
+        """After the last round, with the Result."""
+        ...

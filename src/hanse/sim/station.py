@@ -1,0 +1,142 @@
+"""One process's end of the simulation: a kernel, its clients' data, and a running exact sum."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanse.core import seeds
+from hanse.core.canonical import Json
+from hanse.core.layout import Vector
+from hanse.core.pipeline import BoundPipeline
+from hanse.core.reduce import Accumulator
+from hanse.core.step import Integers, Memory, Refused
+from hanse.core.work import Train
+from hanse.errors import DataError
+from hanse.sim.faults import Faults
+from hanse.sim.population import Population
+from hanse.train.local import Kernel, Prepared, Trained, Turn
+
+LOCAL = "local"
+Kept = dict[str, dict[str, NDArray[np.generic]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one client's training: ``refused`` is empty if its share was added."""
+
+    client: str
+    refused: str
+    length: float
+    was_clipped: bool
+
+
+@dataclass
+class Station:
+    """Trains and evaluates clients one after another.
+
+    What a client keeps between rounds (memory of steps, the model's local segment) is provisional
+    until :meth:`commit` says that its report was counted.
+    """
+
+    kernel: Kernel
+    population: Population
+    bound: BoundPipeline
+    seed: int
+    faults: Faults = field(default_factory=Faults)
+    opened: dict[str, tuple[Prepared, Prepared | None]] = field(
+        default_factory=dict[str, "tuple[Prepared, Prepared | None]"]
+    )
+    kept: Kept = field(default_factory=dict[str, "dict[str, NDArray[np.generic]]"])
+    provisional: Kept = field(default_factory=dict[str, "dict[str, NDArray[np.generic]]"])
+
+    def data(self, client: str) -> tuple[Prepared, Prepared | None]:
+        """Return the client's prepared (train, test), read at its first turn."""
+        if client not in self.opened:
+            train, test = self.population.open(client)
+            turn = Turn(self.seed, 0, client)
+            if train is None:
+                raise DataError(f"{client}: no training data", hint="return (train, test)")
+            prepared = None if test is None else self.kernel.prepare(test, turn)
+            self.opened[client] = (self.kernel.prepare(train, turn), prepared)
+        return self.opened[client]
+
+    def train(
+        self,
+        start: Vector,
+        clients: Iterable[str],
+        work: Train,
+        round: int,
+        announced: Mapping[str, Json],
+        into: Accumulator,
+    ) -> list[Outcome]:
+        """Train each client from ``start``, and add its share to ``into``."""
+        return [self._one(start, c, work, round, announced, into) for c in clients]
+
+    def _one(
+        self,
+        start: Vector,
+        client: str,
+        work: Train,
+        round: int,
+        announced: Mapping[str, Json],
+        into: Accumulator,
+    ) -> Outcome:
+        turn, kept = Turn(self.seed, round, client), self.kept.get(client, {})
+        trained = self.kernel.train(start, self.data(client)[0], work, turn, kept.get(LOCAL))  # pyright: ignore
+        update = trained.update
+        if self.faults.fate(self.seed, round, client).corrupts:
+            update = self.faults.spoil(update)
+        share, memory = self.bound.encode(
+            update,
+            trained.counts,
+            partial(seeds.stream, self.seed, round, client),
+            extras={} if trained.buffers is None else {"buffers": trained.buffers},
+            memory=_by_step(kept),
+            announced=announced,
+        )
+        if isinstance(share, Refused):
+            return Outcome(client, share.reason, 0.0, False)
+        into.add(share, self.bound.grids)
+        self._keep(client, trained, memory)
+        return Outcome(client, "", share.length, share.was_bounded)
+
+    def _keep(self, client: str, trained: Trained, memory: Mapping[str, Memory]) -> None:
+        fresh: dict[str, NDArray[np.generic]] = {
+            f"{step}/{name}": array for step, m in memory.items() for name, array in m.items()
+        }
+        if trained.local is not None:
+            fresh[LOCAL] = trained.local
+        if fresh:
+            self.provisional[client] = fresh
+
+    def commit(self, counted: Iterable[str]) -> None:
+        """Keep what the counted clients would keep, and forget the rest."""
+        for client in counted:
+            if client in self.provisional:
+                self.kept[client] = self.provisional[client]
+        self.provisional.clear()
+
+    def evaluate(
+        self, vector: Vector, clients: Iterable[str], round: int
+    ) -> dict[str, Mapping[str, int | Integers]]:
+        """Return the evaluation counts of each client that has test data."""
+        counts: dict[str, Mapping[str, int | Integers]] = {}
+        for client in clients:
+            test = self.data(client)[1]
+            if test is not None:
+                local = self.kept.get(client, {}).get(LOCAL)
+                turn = Turn(self.seed, round, client)
+                counts[client] = self.kernel.evaluate(vector, test, turn, local)  # pyright: ignore
+        return counts
+
+
+def _by_step(kept: Mapping[str, NDArray[np.generic]]) -> dict[str, dict[str, NDArray[np.generic]]]:
+    memory: dict[str, dict[str, NDArray[np.generic]]] = {}
+    for name, array in kept.items():
+        step, slash, inner = name.partition("/")
+        if slash:
+            memory.setdefault(step, {})[inner] = array
+    return memory

@@ -1,0 +1,139 @@
+"""A worker process: waits for messages, trains the clients that they name, answers with numbers."""
+
+import json
+import os
+import sys
+from dataclasses import astuple
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hanse.core.reduce import Accumulator
+from hanse.core.spec import RunSpec
+from hanse.errors import ConfigError, HanseError
+from hanse.sim.arena import Arena
+from hanse.sim.messages import preserve, quiet, receive, send
+from hanse.sim.pool import station_of
+from hanse.sim.run import Run
+from hanse.sim.station import Kept, Station
+
+
+def forked(
+    pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec, parent: Connection
+) -> None:
+    """Serve in a forked process, which has the parent's objects."""
+    parent.close()
+    quiet()
+    _guarded(pipe, lambda: _serve(pipe, path, index, workers, run, spec))
+
+
+def spawned(pipe: Connection, path: str, index: int, workers: int, how: str) -> None:
+    """Serve in a process that starts from nothing: load the run file again."""
+    quiet()
+
+    def serve() -> None:
+        run = _cook(how)
+        _serve(pipe, path, index, workers, run, run.spec)
+
+    _guarded(pipe, serve)
+
+
+def recipe(run: Run) -> str:
+    """Return what a spawned worker needs to make ``run`` again; ConfigError if it cannot."""
+    if "run_file" not in run.references:
+        raise ConfigError(
+            "a worker that is spawned cannot find this run's objects",
+            hint='start from a run file, or use start_method="fork"',
+        )
+    return json.dumps({"references": dict(run.references), "seed": run.seed, "rounds": run.rounds})
+
+
+def _cook(how: str) -> Run:
+    from hanse.config import parse
+
+    told = json.loads(how)
+    overrides = json.loads(told["references"].get("overrides", "[]"))
+    run = parse(Path(told["references"]["run_file"]), overrides).load()
+    return run.with_seed(told["seed"])
+
+
+def _guarded(pipe: Connection, serve: Any) -> None:
+    """Serve; tell the parent what went wrong; end quietly when the parent is gone."""
+    try:
+        serve()
+    except HanseError as error:
+        send(pipe, {"error": preserve(error)})
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _serve(
+    pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec
+) -> None:
+    arena = Arena.open(Path(path), spec, workers)
+    station, fingerprint = station_of(run, spec)
+    into = spec.bound.accumulator(arena.sums[index])
+    send(pipe, {"fingerprint": fingerprint})
+    while True:
+        message, arrays = receive(pipe)
+        try:
+            if not _answer(pipe, message, arrays, station, into, run, arena):
+                return
+        except HanseError as error:
+            send(pipe, {"error": preserve(error)})
+
+
+def _answer(
+    pipe: Connection,
+    message: dict[str, Any],
+    arrays: Kept,
+    station: Station,
+    into: Accumulator,
+    run: Run,
+    arena: Arena,
+) -> bool:
+    match message["do"]:
+        case "train":
+            _train(pipe, message, station, into, run, arena)
+        case "evaluate":
+            _evaluate(pipe, message, station, arena)
+        case "commit":
+            station.commit(message["clients"])
+        case "kept":
+            send(pipe, {}, station.kept)
+        case "restore":
+            station.kept = dict(arrays)
+        case _:
+            return False
+    return True
+
+
+def _train(
+    pipe: Connection,
+    message: dict[str, Any],
+    station: Station,
+    into: Accumulator,
+    run: Run,
+    arena: Arena,
+) -> None:
+    clients, round, announced = message["clients"], message["round"], message["announced"]
+    outcomes = station.train(arena.model, clients, run.work, round, announced, into)
+    arrays: Kept = {"": {"scalars": into.scalars, **into.extras}}
+    rows = [astuple(outcome) for outcome in outcomes]
+    send(pipe, {"outcomes": rows, "reports": into.reports}, arrays)
+    into.reports = 0
+    for array in (into.scalars, *into.extras.values()):
+        array.fill(0)
+
+
+def _evaluate(pipe: Connection, message: dict[str, Any], station: Station, arena: Arena) -> None:
+    counts = station.evaluate(arena.model, message["clients"], message["round"])
+    numbers = {c: {k: v for k, v in m.items() if isinstance(v, int)} for c, m in counts.items()}
+    arrays: Kept = {
+        c: {k: v for k, v in m.items() if isinstance(v, np.ndarray)} for c, m in counts.items()
+    }
+    send(pipe, {"numbers": numbers}, arrays)

@@ -1,0 +1,134 @@
+"""What the engine asks of a framework: a task describes the model, a kernel trains it.
+
+A task is what the user writes; it is cheap and says what the model is. A kernel holds one copy of
+the model in one flat vector, and is what a simulator's worker and a real site both run: there is no
+second training loop anywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hanse.core.layout import Layout, Vector
+from hanse.core.metrics import FIXED, FIXED_BOUND, Metric
+from hanse.core.step import Integers, Scalar
+from hanse.core.work import LocalTraining, Train
+
+MOST_EXAMPLES = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose turn it is: all that a client's randomness depends on."""
+
+    seed: int
+    round: int
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What local training leaves: ``update`` = local − start (the trainable span), and counts.
+
+    ``update`` and ``buffers`` (float64 moments) are only valid until the kernel's next call.
+    ``local`` holds the segment that stays with the client, to be kept until its next turn.
+    """
+
+    update: Vector
+    counts: Mapping[str, int | Integers]
+    buffers: Vector | None = None
+    local: Vector | None = None
+
+
+class Prepared(Protocol):
+    """A client's data set in the framework's own form."""
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        ...
+
+
+class Kernel(Protocol):
+    """One copy of a model, ready to train and to evaluate one client after another."""
+
+    def prepare(self, dataset: object, turn: Turn) -> Prepared:
+        """Check ``dataset`` and bring it into the framework's form; DataError if it cannot be."""
+        ...
+
+    def train(
+        self, start: Vector, data: Prepared, work: Train, turn: Turn, local: Vector | None
+    ) -> Trained:
+        """Train from ``start`` (flat, in the layout's dtype); TaskError if the user's code fails."""
+        ...
+
+    def evaluate(
+        self, vector: Vector, data: Prepared, turn: Turn, local: Vector | None
+    ) -> Mapping[str, int | Integers]:
+        """Return the counts of every metric, the loss and the number of examples."""
+        ...
+
+    def vector(self) -> Vector:
+        """Return a copy of the whole flat model as the last call left it."""
+        ...
+
+    def pool(self, parts: Sequence[Prepared]) -> Prepared:
+        """Return the union of several data sets, in their order."""
+        ...
+
+
+class Task(Protocol):
+    """The user's model, loss and metrics."""
+
+    metrics: tuple[Metric, ...]
+
+    def describe(self, seed: int) -> tuple[Layout, Vector]:
+        """Return the layout, and the flat vector of the model that ``seed`` initialises."""
+        ...
+
+    def kernel(self) -> Kernel:
+        """Return a new kernel; one per worker."""
+        ...
+
+    def training_scalars(self) -> tuple[Scalar, ...]:
+        """Return the schema of the integers that training reports."""
+        ...
+
+    def check(self, local: LocalTraining, work: Train) -> None:
+        """Raise ConfigError where this task cannot do what the run asks."""
+        ...
+
+    def build(self, vector: Vector) -> object:
+        """Return the framework's own model object with the parameters of ``vector``."""
+        ...
+
+    def prepare_process(self, threads: int) -> str:
+        """Set this process up for exact training; return its numeric fingerprint."""
+        ...
+
+
+def training_scalars() -> tuple[Scalar, ...]:
+    """Return what every training reports: examples, steps, examples seen, and the loss over them."""
+    return (
+        Scalar("examples", MOST_EXAMPLES),
+        Scalar("steps", MOST_EXAMPLES),
+        Scalar("seen", MOST_EXAMPLES),
+        Scalar("loss", FIXED_BOUND, resolution=FIXED, signed=True),
+    )
+
+
+def evaluation_scalars(metrics: tuple[Metric, ...]) -> tuple[Scalar, ...]:
+    """Return what every evaluation reports: examples, loss, and the counts of each metric."""
+    return (
+        Scalar("examples", MOST_EXAMPLES),
+        Scalar("loss", FIXED_BOUND, resolution=FIXED, signed=True),
+        *(Scalar(m.name, max(MOST_EXAMPLES, FIXED_BOUND), size=m.size) for m in metrics),
+    )
+
+
+def no_counts(metrics: tuple[Metric, ...]) -> dict[str, int | Integers]:
+    """Return the evaluation counts of no examples."""
+    zeros = {m.name: np.zeros(m.size, dtype=np.int64) for m in metrics}
+    return {"examples": 0, "loss": 0, **zeros}

@@ -1,0 +1,154 @@
+"""The PyTorch adapter: a task is a model factory, a loss, and metrics."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from hanse.train import exact
+
+exact.settle()
+
+import torch  # noqa: E402 -- MKL reads its settings at its first product
+from torch import nn  # noqa: E402
+
+from hanse.core import seeds  # noqa: E402
+from hanse.core.layout import Layout, Vector  # noqa: E402
+from hanse.core.metrics import FIXED, FIXED_BOUND, Metric  # noqa: E402
+from hanse.core.step import Scalar  # noqa: E402
+from hanse.core.work import LocalTraining, Train  # noqa: E402
+from hanse.errors import ConfigError, TaskError  # noqa: E402
+from hanse.train.local import training_scalars  # noqa: E402
+from hanse.train.torch_local import Loop, Optimizer, TorchKernel, UserLoop  # noqa: E402
+from hanse.train.torch_model import BufferPolicy, FlatModel, layout_of, tensors_of  # noqa: E402
+from hanse.train.userland import userland  # noqa: E402
+
+__all__ = ["Loop", "TorchTask", "loop"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def loop(train: F | None = None, *, reports: tuple[str, ...] = ()) -> Any:
+    """Mark a training loop of your own: ``train(model, dataset, ctx)``.
+
+    It trains ``model`` in place and returns the number of examples, or ``(number, {"loss": …})``
+    with means over them; names other than ``loss`` are declared in ``reports``. ``ctx`` is a
+    :class:`Loop`: its ``correct()`` goes between ``backward()`` and ``step()``.
+    """
+
+    def mark(function: F) -> F:
+        function.hanse_reports = reports  # type: ignore[attr-defined]
+        return function
+
+    return mark if train is None else mark(train)
+
+
+class TorchTask:
+    """A PyTorch model with its loss and metrics.
+
+    ``model``: a function that returns a new ``nn.Module`` (it is called under the run's seed).
+    ``loss``: a module called as ``loss(outputs, targets)`` that returns the batch's mean.
+    ``metrics``: from ``hanse.metrics``. ``optimizer``: a function of the list of parameters, used
+    when a run says ``optimizer = "task"``. ``buffers``: what becomes of float buffers such as
+    BatchNorm statistics: ``"aggregate"`` (pooled exactly over sites), ``"local"`` (kept at each
+    site), ``"freeze"``; a model that has some needs it said. ``train``: a loop of your own, marked
+    with :func:`loop`. ``device``: ``"cpu"`` (default), ``"cuda"``, or ``"auto"``.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Callable[[], nn.Module],
+        loss: nn.Module,
+        metrics: Iterable[Metric] = (),
+        optimizer: Optimizer | None = None,
+        buffers: BufferPolicy | None = None,
+        train: UserLoop | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """Keep the parts; nothing is built yet."""
+        self.model, self.loss, self.metrics = model, loss, tuple(metrics)
+        self.optimizer, self.buffers, self.device = optimizer, buffers, device
+        self.train, self.reports = train, self._declared(train)
+        if buffers not in (None, "aggregate", "local", "freeze"):
+            raise ConfigError(
+                f"buffers={buffers!r} is no policy", hint='use "aggregate", "local" or "freeze"'
+            )
+        for metric in self.metrics:
+            if not isinstance(metric, Metric):  # pyright: ignore[reportUnnecessaryIsInstance] -- users pass anything
+                raise ConfigError(
+                    f"{metric!r} is not a metric", hint="use hanse.metrics.auc, .accuracy, …"
+                )
+
+    @staticmethod
+    def _declared(train: UserLoop | None) -> tuple[str, ...]:
+        if train is None:
+            return ()
+        reports = getattr(train, "hanse_reports", None)
+        if reports is None:
+            raise ConfigError(
+                f"{getattr(train, '__name__', train)!r} is not marked as a loop",
+                hint="put @hanse.train.torch.loop above it",
+            )
+        return reports
+
+    def _module(self, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]), userland(phase="building the model"):
+            torch.manual_seed(seeds.key(seed, "model") >> 1)
+            module = self.model()
+        if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] -- users return anything
+            raise TaskError(
+                f"model() returned {type(module).__name__}, not an nn.Module",
+                hint="give TorchTask(model=...) a function that returns a new nn.Module",
+            )
+        half = {torch.float16, torch.bfloat16}
+        return module.float() if any(p.dtype in half for p in module.parameters()) else module
+
+    def describe(self, seed: int) -> tuple[Layout, Vector]:
+        """Return the layout, and the flat vector of the model that ``seed`` initialises."""
+        tensors = tensors_of(self._module(seed), self.buffers)
+        layout = layout_of(tensors)
+        values = {name: tensor.detach().cpu().numpy() for name, (tensor, _) in tensors.items()}
+        return layout, layout.pack(values)
+
+    def kernel(self) -> TorchKernel:
+        """Return a new kernel on the task's device."""
+        model = FlatModel(self._module(0), self.buffers, self._device())
+        return TorchKernel(model, self.loss, self.metrics, self.optimizer, self.train, self.reports)
+
+    def _device(self) -> torch.device:
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError("this machine has no CUDA device", hint='use device="cpu" or "auto"')
+        return torch.device(name)
+
+    def training_scalars(self) -> tuple[Scalar, ...]:
+        """Return the integers that training reports."""
+        more = (Scalar(n, FIXED_BOUND, resolution=FIXED, signed=True) for n in self.reports)
+        return (*training_scalars(), *more)
+
+    def check(self, local: LocalTraining, work: Train) -> None:
+        """Raise ConfigError where this task cannot do what the run asks."""
+        if local.optimizer == "task" and self.optimizer is None:
+            raise ConfigError(
+                'the run asks for optimizer = "task", and the task brings none',
+                hint="give TorchTask(optimizer=lambda params: …), or name sgd, adam or adamw",
+            )
+
+    def build(self, vector: Vector) -> nn.Module:
+        """Return a module with the parameters of ``vector``, in eval mode, on the CPU."""
+        module = self._module(0)
+        tensors = tensors_of(module, self.buffers)
+        layout = layout_of(tensors)
+        with torch.no_grad():
+            for name, value in layout.views(vector).items():
+                tensors[name][0].copy_(torch.from_numpy(value.copy()))
+        return module.eval()
+
+    def prepare_process(self, threads: int) -> str:
+        """Set this process up for exact training; return its numeric fingerprint."""
+        exact.settle()
+        torch.set_num_threads(threads)
+        left, right = (torch.from_numpy(matrix.copy()) for matrix in exact.probe())
+        product = (left @ right).numpy().tobytes()
+        return exact.fingerprint(torch.__version__.encode() + product)

@@ -1,0 +1,42 @@
+"""The one place that catches what the user's code raises, and says whose code it was, and where."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hanse.errors import HanseError, TaskError
+
+OWN = Path(__file__).parent.parent
+
+
+@contextmanager
+def userland(*, site: str = "", round: int = 0, phase: str) -> Iterator[None]:
+    """Turn any exception of the user's code into TaskError(site, round, phase)."""
+    try:
+        yield
+    except HanseError:
+        raise
+    except Exception as error:
+        where = f" at {site}" if site else ""
+        when = f", round {round}" if round else ""
+        raise TaskError(
+            f"{phase}{where}{when}: {type(error).__name__}: {_first_line(error)}",
+            hint=f"look at {_place(error)}; --debug shows the whole traceback",
+            site=site,
+            round=round,
+            phase=phase,
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
+def _place(error: Exception) -> str:
+    """Return file and line of the last frame that is neither ours nor a library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if OWN not in Path(f.filename).parents and "site-packages" not in f.filename]
+    chosen = (theirs or list(frames))[-1]
+    return f"{chosen.filename}:{chosen.lineno}"
