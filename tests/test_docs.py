@@ -34,10 +34,12 @@ ALL_CODE = "\n".join(map(code, PAGES.values()))
 
 
 def is_mentioned(name: str, text: str = ALL_CODE) -> bool:
+    """Whether ``name`` stands in ``text`` as a whole name."""
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
 
 def subclasses(cls: type) -> Iterator[type]:
+    """Every class below ``cls``."""
     for child in cls.__subclasses__():
         yield child
         yield from subclasses(child)
@@ -64,7 +66,9 @@ def test_every_error_code_has_a_section():
     assert {error.code for error in subclasses(HanseError)} <= set(sections)
 
 
-@pytest.mark.parametrize("table", ["STEPS", "STRATEGIES", "REDUCERS", "SAMPLERS"])
+@pytest.mark.parametrize(
+    "table", ["STEPS", "REDUCERS", "STRATEGIES", "SAMPLERS", "PARTITIONERS", "METRICS"]
+)
 def test_every_name_that_a_run_file_may_use_is_documented(table):
     names = getattr(tables, table)
     assert names

@@ -130,7 +130,7 @@ def resolve(reference: str, folder: Path | None, key: str) -> Any:
     found: Any = _import(module_name, folder, said)
     for name in names.split("."):
         if not hasattr(found, name):
-            public = [other for other in vars(found) if not other.startswith("_")]
+            public = [other for other in dir(found) if not other.startswith("_")]
             raise ConfigError(
                 f'{said}: {module_name} has no "{name}"{nearest(name, public)}',
                 hint=f"define {name} there, or correct the name",

@@ -2,9 +2,11 @@
 
 import math
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from tests.laws.toys import Feedback, FeedbackOnTheWire, Plus, Rounds, Scaled, Stretch, Veto
 
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout
@@ -16,7 +18,6 @@ from hanse.core.sums import on_wire
 from hanse.core.weight import Weight
 from hanse.errors import PipelineError
 from hanse.privacy import Clip, GaussianNoise
-from tests.laws.toys import Feedback, FeedbackOnTheWire, Plus, Rounds, Scaled, Stretch, Veto
 
 LAYOUT = Layout.build("float32", [("w", (3,), "trainable"), ("b", (2,), "trainable")])
 SPAN = [0, 1, 2, 16, 17]  # where w and b stand in the 32 coordinates
@@ -140,7 +141,7 @@ def test_a_grid_too_coarse_for_the_claim_of_a_bound_is_refused(log2_size, is_sou
 
 def test_integers_whose_sum_could_overflow_are_refused():
     bind(cohort=2**10, scalars=[Scalar("hits", 2**52 - 1)])
-    with pytest.raises(PipelineError, match="with hits up to .* overflow 63 bits") as refusal:
+    with pytest.raises(PipelineError, match=r"with hits up to .* overflow 63 bits") as refusal:
         bind(cohort=2**10, scalars=[Scalar("hits", 2**52)])
     assert "cohort smaller" in refusal.value.hint
     with pytest.raises(PipelineError, match="weight up to"):
@@ -202,7 +203,7 @@ def test_facts_are_folded_in_the_order_of_application():
         "clip", "weight", "scaled", "gaussian_noise", "sum"
     ]  # fmt: skip
     assert [after.l2 for _, _, after in rows] == [2.0, 2.0, 1.0, 1.0, 1.0]
-    assert all(one[2] == two[1] for one, two in zip(rows, rows[1:], strict=False))
+    assert all(one[2] == two[1] for one, two in pairwise(rows))
     assert [after.is_private for _, _, after in rows] == [False, False, False, True, True]
 
 
@@ -408,9 +409,7 @@ def test_further_segments_are_pooled_by_weight_and_never_clipped():
 
 def test_counts_are_summed_exactly_and_unweighted():
     bound = bind(Weight(by="examples"), scalars=[Scalar("hits", 2**50)])
-    shares = [
-        bound.encode(vector(1.0), {"examples": 3, "hits": n}, chance)[0] for n in (2**50, 1)
-    ]
+    shares = [bound.encode(vector(1.0), {"examples": 3, "hits": n}, chance)[0] for n in (2**50, 1)]
     total = decode(bound, *shares)
     assert total.counts["hits"].tolist() == [2**50 + 1]
     assert total.counts["weight"].tolist() == [6]

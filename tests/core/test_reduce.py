@@ -32,6 +32,9 @@ def share(i: int) -> Share:
     )
 
 
+SHARES = [share(i) for i in range(9)]
+
+
 def add(shares: list[Share], bound: BoundPipeline = BOUND) -> Accumulator:
     running = bound.accumulator()
     for one in shares:
@@ -50,19 +53,17 @@ def is_same(one: Accumulator, two: Accumulator) -> bool:
 
 @given(st.permutations(range(9)), st.lists(st.integers(0, 3), min_size=9, max_size=9))
 def test_workers_that_merge_in_any_order_have_the_bits_of_one(order, workers):
-    groups = [[share(i) for i in order if workers[i] == worker] for worker in range(4)]
+    groups = [[SHARES[i] for i in order if workers[i] == worker] for worker in range(4)]
     merged = BOUND.accumulator()
     for group in groups:
         merged.merge(add(group))
-    assert is_same(merged, add([share(i) for i in range(9)]))
+    assert is_same(merged, add(SHARES))
     assert merged.reports == 9
 
 
 def test_a_share_from_the_wire_is_summed_with_the_bits_of_the_pending_one():
     shares = [share(i) for i in range(5)]
-    wired = [
-        Share(on_wire(one.vector, one.scale), 1.0, one.scalars, one.extras) for one in shares
-    ]
+    wired = [Share(on_wire(one.vector, one.scale), 1.0, one.scalars, one.extras) for one in shares]
     assert is_same(add(shares), add(wired))
 
 

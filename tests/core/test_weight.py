@@ -134,7 +134,6 @@ def test_the_bounds_of_a_weighted_share_grow_by_the_largest_weight():
         {"denominator": math.inf},
         {"denominator": math.nan},
         {"denominator": "count"},
-        {"denominator": None},
     ],
     ids=str,
 )
@@ -143,6 +142,12 @@ def test_settings_that_mean_nothing_are_refused_with_a_hint(settings):
         Weight(**settings)
     assert refusal.value.hint
     assert str(next(iter(settings.values()))) in str(refusal.value)
+
+
+@pytest.mark.parametrize("settings", [{"cap": "300"}, {"denominator": None}], ids=str)
+def test_settings_of_the_wrong_type_are_refused(settings):
+    with pytest.raises((TypeError, PipelineError)):
+        Weight(**settings)
 
 
 def test_settings_are_the_table_of_a_run_file():

@@ -43,11 +43,12 @@ def test_momentum_adds_half_of_the_last_velocity():
 
 
 def test_adagrad_divides_by_the_root_of_all_squares():
-    # v: 9 + 4² = 25, then 25 + 12² = 169; x: 4/(5 + 1) = 2/3, then 2/3 + 12/(13 + 1) = 32/21
-    optimizer = Adagrad(lr=1.0, beta1=0.0, tau=1.0, initial_accumulator=9.0)
+    # v: 9 + 4² = 25, then 25 + 12² = 169; m: 0.5·4 = 2, then 0.5·2 + 0.5·12 = 7
+    # x: 2/(5 + 1) = 1/3, then 1/3 + 7/(13 + 1) = 5/6
+    optimizer = Adagrad(lr=1.0, beta1=0.5, tau=1.0, initial_accumulator=9.0)
     first, second = follow(optimizer, [4, 12])
-    assert first == (pytest.approx(2 / 3), {"m": 4.0, "v": 25.0})
-    assert second == (pytest.approx(32 / 21), {"m": 12.0, "v": 169.0})
+    assert first == (pytest.approx(1 / 3), {"m": 2.0, "v": 25.0})
+    assert second == (pytest.approx(5 / 6), {"m": 7.0, "v": 169.0})
 
 
 def test_adam_keeps_running_means_of_the_update_and_its_square():

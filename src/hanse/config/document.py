@@ -2,15 +2,19 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hanse.errors import ConfigError
 from hanse.names import nearest
 
 MOST_BYTES = 2**20
 Document = dict[str, Any]
+
+
+def as_table(value: object) -> Document | None:
+    """Return a TOML table as such, None for any other value."""
+    return cast("Document", value) if isinstance(value, dict) else None
 
 
 def read(path: Path) -> Document:
@@ -72,13 +76,12 @@ def override(document: Document, assignment: str) -> None:
     path, equals, text = assignment.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
-        raise ConfigError(
-            f'--set {assignment} is not "key=value"', hint="write --set local.lr=0.1"
-        )
-    table: Any = document
+        raise ConfigError(f'--set {assignment} is not "key=value"', hint="write --set local.lr=0.1")
+    found: object = document
     for place, key in enumerate(keys[:-1]):
-        table = _descend(table, key, ".".join(keys[: place + 1]), assignment)
-    if not isinstance(table, dict):
+        found = _descend(found, key, ".".join(keys[: place + 1]), assignment)
+    table = as_table(found)
+    if table is None:
         raise ConfigError(
             f"--set {assignment}: {'.'.join(keys[:-1])} is not a table",
             hint="write table.key=value; a step goes by its name: pipeline.clip.norm=2",
@@ -86,20 +89,21 @@ def override(document: Document, assignment: str) -> None:
     table[keys[-1]] = _value(text.strip())
 
 
-def _descend(table: Any, key: str, path: str, assignment: str) -> Any:
-    if isinstance(table, list):
-        return _step(table, key, assignment)  # pyright: ignore[reportUnknownArgumentType] -- TOML
-    if isinstance(table, dict):
-        return table.setdefault(key, {})  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] -- TOML
-    raise ConfigError(
-        f"--set {assignment}: {path} leads through a value that is not a table",
-        hint="write table.key=value, such as local.lr=0.1",
-    )
+def _descend(found: object, key: str, path: str, assignment: str) -> object:
+    if isinstance(found, list):
+        return _step(cast("list[object]", found), key, assignment)
+    table = as_table(found)
+    if table is None:
+        raise ConfigError(
+            f"--set {assignment}: {path} leads through a value that is not a table",
+            hint="write table.key=value, such as local.lr=0.1",
+        )
+    return table.setdefault(key, {})
 
 
-def _step(steps: list[Any], key: str, assignment: str) -> Any:
+def _step(steps: list[object], key: str, assignment: str) -> object:
     """Return the table of a step by its number or its name."""
-    names = [step.get("step") if isinstance(step, dict) else None for step in steps]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- TOML
+    names = [str((as_table(step) or {}).get("step", "")) for step in steps]
     if key.isdecimal() and int(key) < len(steps):
         return steps[int(key)]
     if names.count(key) == 1:
@@ -109,10 +113,9 @@ def _step(steps: list[Any], key: str, assignment: str) -> Any:
             f"--set {assignment}: the pipeline has {names.count(key)} steps {key}",
             hint=f"name it by its number from 0: pipeline.{names.index(key)}",
         )
-    known = [str(name) for name in names if name]
     raise ConfigError(
-        f'--set {assignment}: the pipeline has no step "{key}"{nearest(key, known)}',
-        hint=f"its steps are {', '.join(known) or 'none'}",
+        f'--set {assignment}: the pipeline has no step "{key}"{nearest(key, names)}',
+        hint=f"its steps are {', '.join(names) or 'none'}",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from pydantic import TypeAdapter, ValidationError
 
+from hanse.config.document import as_table
 from hanse.errors import ConfigError
 from hanse.names import nearest
 
@@ -55,21 +56,24 @@ def keys_of(make: Callable[..., object]) -> Keys:
     )
 
 
-def check(table: object, keys: Keys, where: str, *, elsewhere: Iterable[str] = ()) -> dict[str, Any]:
-    """Return ``table`` with its values in the types of ``keys``, lists as tuples where those say so.
+def check(
+    value: object, keys: Keys, where: str, *, elsewhere: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the table ``value`` with its values in the types that ``keys`` gives.
 
     ``where`` is its place in words, such as ``[local]``; ``elsewhere`` are the keys of the top
     level. Raises ConfigError for a key that is unknown, a value of another type, or a key that is
     missing.
     """
-    if not isinstance(table, dict):
+    table = as_table(value)
+    if table is None:
         raise ConfigError(
-            f"{where} is {shown(table)}, not a table", hint=f"write {where} and its keys below it"
+            f"{where} is {shown(value)}, not a table", hint=f"write {where} and its keys below it"
         )
-    for key in table:  # pyright: ignore[reportUnknownVariableType] -- TOML
+    for key in table:
         if key not in keys.types:
-            raise _unknown(str(key), keys, where, elsewhere)  # pyright: ignore[reportUnknownArgumentType] -- TOML
-    checked = {key: _typed(key, value, keys.types[key], where) for key, value in table.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- TOML
+            raise _unknown(key, keys, where, elsewhere)
+    checked = {key: _typed(key, given, keys.types[key], where) for key, given in table.items()}
     for key in keys.types:
         if key in keys.required and key not in checked:
             raise ConfigError(
@@ -104,7 +108,7 @@ def _typed(key: str, value: object, kind: Any, where: str) -> object:
         meant = nearest(value, choices) if isinstance(value, str) else ""
         raise ConfigError(
             f"{key} = {shown(value)} in {where} is not {words(kind)}{meant}",
-            hint=f"write {key} = {_example(key, kind)}",
+            hint=f"write {_example(key, kind)}",
         ) from None
 
 
@@ -139,11 +143,18 @@ def _choices(kind: Any) -> list[object]:
 
 
 def _example(key: str, kind: Any) -> str:
+    """Return how a key of this type is written."""
+    if get_origin(kind) is list:
+        return f"[[{key}]], with two brackets, above each"
+    return f"[{key}] above its keys" if words(kind) == "a table" else f"{key} = {_one(kind)}"
+
+
+def _one(kind: Any) -> str:
     """Return a value that a key of this type takes."""
     if choices := _choices(kind):
         return shown(choices[0])
     if get_origin(kind) in (Union, UnionType):
-        return _example(key, get_args(kind)[0])
-    if get_origin(kind) in (tuple, list):
-        return f"[{_example(key, get_args(kind)[0])}, …]"
+        return _one(get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        return f"[{_one(get_args(kind)[0])}, …]"
     return {int: "10", float: "0.1", bool: "true"}.get(kind, '"…"')

@@ -4,6 +4,10 @@ numba is optional (``pip install hanse[fast]``) and imported here only, when fir
 ``HANSE_NUMBA=0`` to do without it.
 """
 
+# numba has no stubs:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportCallIssue=false
+
 import math
 import os
 from collections.abc import Callable

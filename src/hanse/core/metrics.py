@@ -2,7 +2,7 @@
 
 Counts of several sites add up to the counts of their union, so a pooled metric is exact (AUC: up to
 the ties inside one of 1,024 score bins), and the same integers can be masked or noised. A metric
-that its counts do not define is None (shown *n/a*), never NaN, and :meth:`Metric.undefined` says why.
+that its counts do not define is None (shown *n/a*), never NaN; :meth:`Metric.undefined` says why.
 
 ``outputs`` are what the model returns, as float64: for two classes one score per row (a logit:
 positive means class 1) or two columns; for k classes k columns; for regression one number per row.
@@ -143,7 +143,9 @@ def _none(_: Counts) -> str:
 
 
 auc = Metric("auc", 2 * BINS, _histogram, _auc, _one_class)
-average_precision = Metric("average_precision", 2 * BINS, _histogram, _average_precision, _one_class)
+average_precision = Metric(
+    "average_precision", 2 * BINS, _histogram, _average_precision, _one_class
+)
 accuracy = Metric("accuracy", 2, _correct, lambda c: _ratio(int(c[0]), int(c[1])), _none)
 balanced_accuracy = _binary("balanced_accuracy", _balanced, "only one class")
 precision = _binary("precision", lambda c: _ratio(int(c[0]), int(c[0] + c[1])), "none predicted")

@@ -29,10 +29,10 @@ Kept = Mapping[str, Memory]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Steps in the order of their kinds: weight, bound, linear codec, noise, message codec, reducer.
+    """Steps in the order of their kinds: weight, bound, linear, noise, message codec, reducer.
 
-    A pipeline that names no weight has ``Weight(by="uniform")``, one that names no reducer ``Sum()``.
-    Raises PipelineError, with a hint, for steps that cannot work together.
+    Without a weight it has ``Weight(by="uniform")``, without a reducer ``Sum()``. Raises
+    PipelineError, with a hint, for steps that cannot work together.
     """
 
     steps: tuple[Step, ...] = ()

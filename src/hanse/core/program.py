@@ -6,9 +6,8 @@ no I/O and no chance of its own; whoever drives it (simulator, coordinator) does
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hanse.core.pipeline import Pipeline
@@ -17,12 +16,12 @@ from hanse.core.step import Total
 from hanse.core.work import Work
 
 S = TypeVar("S")
-Payload = Mapping[str, NDArray[np.generic]]
+Payload = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One sum over a cohort: who (``cohort``), what each does, from what, through which pipeline."""
+    """One sum over a cohort: who takes part, what each does from what, through which pipeline."""
 
     round: int
     cohort: Sampler
@@ -55,7 +54,7 @@ def drive(program: Program[S], state: S, perform: Callable[[Ask], Total]) -> Ite
     while True:
         outcome = program.absorb(state, perform(program.ask(state)))
         if isinstance(outcome, Done):
-            yield outcome.state
+            yield outcome.state  # pyright: ignore[reportUnknownMemberType] -- S may be a Done too
             return
         state = outcome
         yield state

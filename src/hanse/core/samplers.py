@@ -1,4 +1,4 @@
-"""Who takes part in a round. A sampler says how it samples, so that an accountant need not guess."""
+"""Who takes part in a round. A sampler says how it samples: an accountant need not guess."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from hanse.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SamplingLaw:
-    """How a cohort comes about: everyone, a fixed size without replacement, or Poisson at ``rate``."""
+    """How a cohort comes about: everyone, a fixed size without replacement, or Poisson."""
 
     kind: Literal["all", "fixed", "poisson"]
     rate: float

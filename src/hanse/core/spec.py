@@ -1,4 +1,4 @@
-"""What a run is, frozen: a RunSpec in canonical JSON, whose hash is bound into everything it leaves.
+"""What a run is, frozen: a RunSpec in canonical JSON, whose hash is bound into all it leaves.
 
 Two runs with the same hash, seed and contributors end in the same bits. A RunSpec is also where a
 pipeline is bound: to sampler, cohort, model and the integers of its task, so that the facts are
@@ -158,9 +158,7 @@ class RunSpec:
     def tally(self) -> BoundPipeline:
         """A pipeline of integers only, bound to this run's evaluations: every client, once."""
         nothing = Layout(self.layout.dtype, ())
-        return Pipeline().bind(
-            nothing, cohort=len(self.clients), scalars=self.evaluation_scalars
-        )
+        return Pipeline().bind(nothing, cohort=len(self.clients), scalars=self.evaluation_scalars)
 
     def json(self) -> dict[str, Json]:
         """Return the spec as it is hashed and stored."""
@@ -189,7 +187,9 @@ class RunSpec:
                 "layout": digest([[e.name, list(e.shape), e.role] for e in self.layout.entries]),
             },
             "sums": {"exponent": grid.exponent, "limit": grid.limit, "cohort": grid.cohort},
-            "metrics": [s.name for s in self.evaluation_scalars if s.name not in ("examples", "loss")],
+            "metrics": [
+                s.name for s in self.evaluation_scalars if s.name not in ("examples", "loss")
+            ],
         }
 
     @cached_property

@@ -4,9 +4,9 @@ A share is rounded to the wire's dtype, then to the nearest integer (ties to eve
 added in int64. Floating-point sums depend on their order; these do not, so the total is the same
 for any arrival order and any number of workers.
 
-F = min(50 − ⌈log2 L⌉, 62 − ⌈log2(L·n_max)⌉) with L the largest |coordinate| of a share and n_max the
-largest cohort: a share fits the 52 bits that the conversion below has, and the sum fits 63 with a
-bit to spare for noise.
+F = min(50 − ⌈log2 L⌉, 62 − ⌈log2(L·n_max)⌉), with L the largest |coordinate| of a share and n_max
+the largest cohort: a share fits the 52 bits that the conversion below has, and the sum fits 63 with
+a bit to spare for noise.
 
 Every function exists twice with the same bits: here in NumPy, and in :mod:`hanse.core.accelerate`
 for machines that have numba.
@@ -25,7 +25,7 @@ LANES = 256
 CHUNK = LANES * 256
 UNBOUNDED = 2.0**16
 MAGIC = 1.5 * 2.0**52
-"""Adding it to |x| < 2^51 leaves rint(x) in the low bits of the double (Warren, Hacker's Delight)."""
+"""Adding it to |x| < 2^51 leaves rint(x) in the low bits (Warren, Hacker's Delight)."""
 MAGIC_BITS = np.float64(MAGIC).view(np.int64)
 
 
@@ -130,4 +130,4 @@ def on_grid(vector: Vector, exponent: int) -> NDArray[np.int64]:
 
 def to_reals(total: NDArray[np.int64], exponent: int) -> NDArray[np.float64]:
     """Return the sum in model units, rounded once to float64."""
-    return total * 2.0**-exponent
+    return total.astype(np.float64) * 2.0**-exponent

@@ -50,7 +50,7 @@ class Weight(Step):
         if self.cap is not None and self.by == "uniform":
             raise PipelineError(f"{self}: a uniform weight has no cap", hint="leave cap out")
         if self.denominator != "observed" and not (
-            isinstance(self.denominator, int | float) and 0 < self.denominator < math.inf
+            not isinstance(self.denominator, str) and 0 < self.denominator < math.inf
         ):
             raise PipelineError(
                 f"{self}: the denominator is neither a positive number nor observed",

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError
@@ -55,13 +55,15 @@ class LocalTraining:
 
     def settings(self) -> dict[str, Json]:
         """Return the settings as a table of a run file, unset ones left out."""
-        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items() if v is not None}
+        chosen: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            k: list(v) if k == "betas" else v for k, v in chosen.items() if v is not None
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Proximal:
-    """Gradient correction μ·(w − w_start), the gradient of μ/2·‖w − w_start‖² (arXiv:1812.06127)."""
+    """Gradient correction μ·(w − w_start), of μ/2·‖w − w_start‖² (arXiv:1812.06127)."""
 
     mu: float
 

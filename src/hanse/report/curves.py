@@ -1,13 +1,11 @@
-"""Curves over rounds, with labels at their ends instead of a legend.
+"""Curves over rounds, with names at their ends instead of a legend.
 
 Several seeds: the line is the mean, the band its 95 % t-interval. The band of the main line is
-always shown, that of another when a pointer rests on it.
+always shown, that of another while a pointer rests on it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from hanse.report.draw import (
     Drawn,
@@ -26,44 +24,14 @@ from hanse.report.draw import (
     tick_labels,
     ticks,
 )
-from hanse.report.folder import Record, Round, history_of
-from hanse.report.numerals import Interval, interval, measure
+from hanse.report.folder import Record, history_of
+from hanse.report.series import Chart, Series, metric_charts, metrics_of
 
-WIDTH, HEIGHT = 480.0, 260.0
-LINES = 12  # more sites than this are shown as a median and a band
-_POINTS = 200
-_HITS = 80
-_COLOURS = 8
+WIDTH, HEIGHT = 480.0, 250.0
+_MOST_POINTS = 300
+_MOST_HITS = 80
 _LABEL_STEP = 12.5
-_TOP, _LEFT, _BOTTOM = 12.0, 44.0, 36.0
-
-Values = Mapping[int, Interval]
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A named line: round → value with its interval. ``strong`` is the main one."""
-
-    name: str
-    values: Values
-    class_: str
-    strong: bool = False
-
-    @property
-    def known(self) -> list[tuple[int, float]]:
-        """The rounds that have a value."""
-        return [(x, v.mean) for x, v in self.values.items() if v.mean is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """What to draw: ``reference`` is a named horizontal line."""
-
-    title: str
-    series: Sequence[Series]
-    rounds: int
-    reference: tuple[str, float] | None = None
-    from_zero: bool = False
+_TOP, _LEFT, _BOTTOM = 12.0, 44.0, 22.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +48,9 @@ def rounds_svg(history: Iterable[object]) -> str:
     """
     record = Record({}, "", history_of(history), {}, {}, {}, {})
     charts = [draw(chart) for chart in metric_charts([record])]
-    placed = [
-        tag("g", chart, transform=f"translate({i * WIDTH:.0f} 0)") for i, chart in enumerate(charts)
-    ]
-    titles = ", ".join(metrics_of([record]))
-    return standalone(svg(WIDTH * max(len(charts), 1), HEIGHT, placed, f"{titles} by round"))
-
-
-def metric_charts(records: Sequence[Record]) -> list[Chart]:
-    """Return one chart per metric of the evaluations."""
-    charts = [Chart(m, lines(records, m), _last(records)) for m in metrics_of(records)]
-    return [chart for chart in charts if any(s.known for s in chart.series)]
-
-
-def metrics_of(records: Sequence[Record]) -> list[str]:
-    """Return the names of the metrics, in the order in which they were written; losses last."""
-    found = dict[str, None]()
-    for record in records:
-        for row in record.evaluations[-1:]:
-            for each in (row.pooled, *list(row.sites.values())[:50], row.central):
-                found.update(dict.fromkeys(each.values if each else ()))
-    return sorted(found, key=lambda name: name == "loss")
-
-
-def lines(records: Sequence[Record], metric: str) -> list[Series]:
-    """Return the lines of a metric: all sites together, then each site or the spread of many."""
-    pooled = _series("all sites", records, lambda r: r.pooled and r.pooled.values.get(metric))
-    central = _series("central", records, lambda r: r.central and r.central.values.get(metric))
-    sites = sorted({s for record in records for row in record.evaluations for s in row.sites})
-    own = _spread(records, metric) if len(sites) > LINES else _sites(records, metric, sites)
-    main = Series("all sites", pooled, "c0", strong=True)
-    return [s for s in (main, *own, Series("central", central, "c8 dash")) if s.known]
-
-
-def per_round(records: Sequence[Record], value: "Value") -> Values:
-    """Return what ``value`` takes from each row of the histories, joined over the seeds."""
-    return _joined([{row.number: value(row) for row in record.history} for record in records])
+    placed = [tag("g", c, transform=f"translate({i * WIDTH:.0f} 0)") for i, c in enumerate(charts)]
+    label = f"{', '.join(metrics_of([record]))} by round"
+    return standalone(svg(WIDTH * max(len(charts), 1), HEIGHT, placed, label))
 
 
 def draw(chart: Chart) -> Drawn:
@@ -124,53 +59,159 @@ def draw(chart: Chart) -> Drawn:
     right = WIDTH - label_width(named) - 16
     low, high = _domain(chart)
     frame = _Frame(
-        Scale(min(_first(chart), chart.rounds), chart.rounds, _LEFT, right),
-        Scale(low, high, HEIGHT - _BOTTOM, _TOP + 18),
+        Scale(0, chart.rounds, _LEFT, right), Scale(low, high, HEIGHT - _BOTTOM, _TOP + 16)
     )
     parts = [
         text(0, _TOP, chart.title, class_="t b"),
         *_axes(frame, chart.rounds),
         *_hits(frame, chart.series),
         *_reference(frame, chart),
-        *_drawn_series(frame, chart.series),
+        *_curves(frame, chart.series),
     ]
     return svg(WIDTH, HEIGHT, parts, f"{chart.title} by round")
 
 
-def _series(name: str, records: Sequence[Record], value: "Value") -> Values:
-    return _joined([{r.number: value(r) for r in record.evaluations} for record in records])
+def _domain(chart: Chart) -> tuple[float, float]:
+    """Return the range of the lines, with as much of the shown bands as leaves them readable."""
+    means = [y for s in chart.series for _, y in s.known]
+    means += [chart.reference[1]] if chart.reference else []
+    low, high = min(means), max(means)
+    room = (high - low) * 0.4 or abs(high) * 0.05 or 0.5
+    shown = [s for s in chart.series if s.strong or "shown" in s.class_]
+    ends = [v for s in shown for i in s.values.values() for v in (i.low, i.high) if v is not None]
+    low, high = (
+        max(min([low, *ends]), low - room) - 0.05 * room,
+        min(max([high, *ends]), high + room) + 0.05 * room,
+    )
+    return (0.0 if chart.from_zero else low), high
 
 
-def _joined(columns: Sequence[Mapping[int, float | None]]) -> Values:
-    rounds = sorted(set[int]().union(*columns))
-    return {x: interval([c.get(x) for c in columns]) for x in rounds}
+def _axes(frame: _Frame, rounds: int) -> list[Drawn]:
+    x, y = frame.x, frame.y
+    values = ticks(y.low, y.high)
+    parts = list[Drawn]()
+    for value, label in zip(values, tick_labels(values), strict=True):
+        parts.append(line(x.start, y.at(value), x.end, y.at(value), "grid"))
+        parts.append(text(x.start - 6, y.at(value) + 4, label, class_="u", anchor="end"))
+    below = y.start + 15
+    for n in round_ticks(rounds, 6):
+        parts.append(text(x.at(n), below, f"{n:,}", class_="u", anchor="middle"))
+    parts.append(line(x.start, y.start, x.end, y.start, "axis"))
+    parts.append(text(x.start - 6, below, "round", class_="u", anchor="end"))
+    return parts
 
 
-def _sites(records: Sequence[Record], metric: str, sites: Sequence[str]) -> list[Series]:
-    found = list[Series]()
-    for i, site in enumerate(sites):
-        values = _series(site, records, lambda r, s=site: _at(r, s, metric))
-        dash = " dash" if i >= _COLOURS else ""
-        found.append(Series(site, values, f"c{i % _COLOURS + 1}{dash}"))
+def _hits(frame: _Frame, series: Sequence[Series]) -> list[Drawn]:
+    """Return a box per evaluated round that tells the values to a resting pointer."""
+    rounds = sorted({x for s in series for x, _ in s.known})
+    if not 1 < len(rounds) <= _MOST_HITS:
+        return []
+    width = (frame.x.end - frame.x.start) / max(len(rounds) - 1, 1)
+    top, height = frame.y.end, frame.y.start - frame.y.end
+    return [
+        rect(frame.x.at(x) - width / 2, top, width, height, "hit", title=_values(series, x))
+        for x in rounds
+    ]
+
+
+def _values(series: Sequence[Series], x: int) -> str:
+    at = [(s.name, s.values[x]) for s in series if x in s.values]
+    return "\n".join([f"round {x}", *(f"{name}  {value}" for name, value in at)])
+
+
+def _reference(frame: _Frame, chart: Chart) -> list[Drawn]:
+    if chart.reference is None:
+        return []
+    name, value = chart.reference
+    y = frame.y.at(value)
+    mark = line(frame.x.start, y, frame.x.end, y, "mark")
+    return [mark, text(frame.x.end + 8, y + 4, name, class_="u")]
+
+
+def _curves(frame: _Frame, series: Sequence[Series]) -> list[Drawn]:
+    """Return the lines, the main one last and so on top, each with its name at the right."""
+    ends = [frame.y.at(s.known[-1][1]) for s in series]
+    places = spread(ends, frame.y.end, frame.y.start - 6)
+    drawn = [_curve(frame, s, place) for s, place in zip(series, places, strict=True)]
+    return [d for _, d in sorted(zip(series, drawn, strict=True), key=lambda p: p[0].strong)]
+
+
+def _curve(frame: _Frame, series: Series, label_y: float) -> Drawn:
+    pieces = [_thin(piece) for piece in _pieces(series)]
+    paths = [
+        tag("path", d=polyline([(frame.x.at(x), frame.y.at(y)) for x, y, *_ in p]), class_="curve")
+        for p in pieces
+    ]
+    last_x, last_y = series.known[-1]
+    x, y = frame.x.at(last_x), frame.y.at(last_y)
+    lead = tag("path", d=polyline([(x + 3, y), (frame.x.end + 7, label_y)]), class_="lead")
+    name = text(frame.x.end + 10, label_y + 4, cut(series.name), class_="name")
+    dot = tag("circle", cx=x, cy=y, r=2.2, class_="dot")
+    title = tag("title", series.name)
+    strong = " strong" if series.strong else ""
+    bands = [_band(frame, piece) for piece in pieces]
+    class_ = f"series {series.class_}{strong}"
+    return tag("g", title, join(bands), join(paths), lead, dot, name, class_=class_)
+
+
+_Points = list[tuple[int, float, float, float]]
+
+
+def _pieces(series: Series) -> list[_Points]:
+    """Return the unbroken stretches of a line as (round, value, low, high)."""
+    pieces: list[_Points] = [[]]
+    for x, value in series.values.items():
+        if value.mean is None:
+            pieces.append([])
+            continue
+        low = value.mean if value.low is None else value.low
+        high = value.mean if value.high is None else value.high
+        pieces[-1].append((x, value.mean, low, high))
+    return [piece for piece in pieces if piece]
+
+
+def _thin(points: _Points) -> _Points:
+    """Keep the lowest and the highest of each stretch, so that a long line loses no spike."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    step = -(-2 * len(points) // _MOST_POINTS)
+    kept = {0, len(points) - 1}
+    for start in range(0, len(points), step):
+        stretch = range(start, min(start + step, len(points)))
+        kept |= {min(stretch, key=lambda i: points[i][1]), max(stretch, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(kept)]
+
+
+def _band(frame: _Frame, points: _Points) -> Drawn:
+    if all(low == high for _, _, low, high in points):
+        return Drawn("")
+    upper = [(frame.x.at(x), frame.y.at(high)) for x, _, _, high in points]
+    lower = [(frame.x.at(x), frame.y.at(low)) for x, _, low, _ in reversed(points)]
+    return tag("path", d=polyline([*upper, *lower], close=True), class_="band")
+
+
+def spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Return places near ``wanted`` that are a label apart, between ``top`` and ``bottom``."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    places = [min(max(wanted[i], top), bottom) for i in order]
+    step = min(_LABEL_STEP, (bottom - top) / max(len(wanted) - 1, 1))
+    for _ in range(100):
+        for i in range(len(places) - 1):
+            push = max(step - (places[i + 1] - places[i]), 0) / 2
+            places[i], places[i + 1] = places[i] - push, places[i + 1] + push
+        places = [min(max(place, top), bottom) for place in places]
+    found = [0.0] * len(wanted)
+    for i, place in zip(order, _apart(places, step, bottom), strict=True):
+        found[i] = place
     return found
 
 
-def _at(row: Round, site: str, metric: str) -> float | None:
-    found = row.sites.get(site)
-    return found.values.get(metric) if found else None
-
-
-def _spread(records: Sequence[Record], metric: str) -> list[Series]:
-    """Return the median site and the band of the middle 80 %, over all sites and seeds."""
-    by_round = dict[int, list[float]]()
-    for record in records:
-        for row in record.evaluations:
-            known = (e.values.get(metric) for e in row.sites.values())
-            by_round.setdefault(row.number, []).extend(v for v in known if v is not None)
-    spread = {x: _middle(values) for x, values in by_round.items() if values}
-    return [Series("median site", spread, "c1 shown")]
-
-
-def _middle(values: Sequence[float]) -> "_Middle":
-    low, middle, high = np.quantile(values, (0.1, 0.5, 0.9)).tolist()
-    return _Middle(middle, None, len(values), len(values), low, high)
+def _apart(places: list[float], step: float, bottom: float) -> list[float]:
+    """Return sorted places exactly ``step`` apart or more, the last not below ``bottom``."""
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + step)
+    limit = bottom
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit)
+        limit = places[i] - step
+    return places

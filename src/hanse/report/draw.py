@@ -64,9 +64,7 @@ def text(x: float, y: float, words: str, *, class_: str = "t", anchor: str = "st
     return tag("text", words, x=x, y=y, class_=class_, text_anchor=turned)
 
 
-def rect(
-    x: float, y: float, width: float, height: float, class_: str, *, title: str = ""
-) -> Drawn:
+def rect(x: float, y: float, width: float, height: float, class_: str, *, title: str = "") -> Drawn:
     """Return a box; ``title`` is shown by a pointer that rests on it."""
     inside = (tag("title", title),) if title else ()
     return tag("rect", *inside, x=x, y=y, width=width, height=height, class_=class_)

@@ -15,22 +15,18 @@ _Z = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over ``count`` of ``seeds`` values; ``half`` is None with fewer than two."""
+    """A mean over ``count`` of ``seeds`` values; no ends with fewer than two."""
 
     mean: float | None
-    half: float | None
-    count: int
-    seeds: int
+    low: float | None
+    high: float | None
+    count: int = 1
+    seeds: int = 1
 
     @property
-    def low(self) -> float | None:
-        """The lower end, None without an interval."""
-        return None if self.mean is None or self.half is None else self.mean - self.half
-
-    @property
-    def high(self) -> float | None:
-        """The upper end, None without an interval."""
-        return None if self.mean is None or self.half is None else self.mean + self.half
+    def half(self) -> float | None:
+        """Half the width, None without an interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     @property
     def holds_zero(self) -> bool | None:
@@ -49,7 +45,7 @@ class Interval:
 
 
 def t95(freedom: int) -> float:
-    """Return the 0.975 quantile of Student's t; exact to four digits (Abramowitz & Stegun 26.7.5)."""
+    """Return the 0.975 quantile of Student's t; four digits (Abramowitz & Stegun 26.7.5)."""
     if freedom <= len(_T):
         return _T[freedom - 1]
     z = _Z
@@ -60,16 +56,17 @@ def t95(freedom: int) -> float:
 
 
 def interval(values: Sequence[float | None]) -> Interval:
-    """Return mean and half-width of the 95 % t-interval over the values that are there."""
+    """Return mean and 95 % t-interval over the values that are there."""
     known = [v for v in values if v is not None]
     n = len(known)
     if n == 0:
-        return Interval(None, None, 0, len(values))
+        return Interval(None, None, None, 0, len(values))
     mean = math.fsum(known) / n
     if n == 1:
-        return Interval(mean, None, 1, len(values))
+        return Interval(mean, None, None, 1, len(values))
     variance = math.fsum((v - mean) ** 2 for v in known) / (n - 1)
-    return Interval(mean, t95(n - 1) * math.sqrt(variance / n), n, len(values))
+    half = t95(n - 1) * math.sqrt(variance / n)
+    return Interval(mean, mean - half, mean + half, n, len(values))
 
 
 def measure(value: float | None) -> str:

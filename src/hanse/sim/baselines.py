@@ -1,7 +1,7 @@
 """What federation is measured against: each site alone, and all data in one place.
 
-Both get the same budget: rounds × epochs passes over the same data, with the same local settings, in
-one go (optimiser state is never reset). *Pooled* is a bound that may not exist in real life.
+Both get the same budget: rounds × epochs passes over the same data, with the same local settings,
+in one go (optimiser state is never reset). *Pooled* is a bound that may not exist in real life.
 """
 
 from dataclasses import replace

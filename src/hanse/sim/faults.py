@@ -1,4 +1,4 @@
-"""Faults on purpose: clients that drop out, come late, or send rubbish. Drawn by name from the seed."""
+"""Faults on purpose: clients that drop out, come late, or send rubbish, drawn from the seed."""
 
 import math
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Messages between a simulation and its workers: a line of JSON, then one blob per array; no pickle."""
+"""Messages between a simulation and its workers: JSON, then one blob per array; no pickle."""
 
 import json
 import signal

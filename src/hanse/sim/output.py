@@ -12,7 +12,8 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Layout, Vector
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
-from hanse.sim.checkpoint import NAME, write_whole
+from hanse.sim.checkpoint import NAME
+from hanse.sim.files import write_whole
 from hanse.sim.result import Result
 from hanse.sim.run import Run
 

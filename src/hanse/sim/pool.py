@@ -172,8 +172,10 @@ class Processes:
                 hint="set MKL_CBWR=AVX2,STRICT before Python starts, or import hanse before any "
                 "matrix product",
             )
-        self.scalars = np.zeros(spec.bound.scalars_size, dtype=np.int64)
-        self.extras = {n: np.zeros(s, dtype=np.int64) for n, s in spec.bound.extras.items()}
+        self.scalars: Integers = np.zeros(spec.bound.scalars_size, dtype=np.int64)
+        self.extras: dict[str, Integers] = {
+            name: np.zeros(size, dtype=np.int64) for name, size in spec.bound.extras.items()
+        }
         self.reports = 0
 
     def _start(
@@ -181,7 +183,7 @@ class Processes:
     ) -> Worker:
         from hanse.sim import worker
 
-        context = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)
         ours, theirs = context.Pipe()
         arguments: tuple[Any, ...] = (theirs, str(self.path), index, workers)
         if method == "fork":
@@ -212,9 +214,10 @@ class Processes:
         for worker, _ in asked:
             answer, arrays = worker.receive()
             found |= {row[0]: Outcome(*row) for row in answer["outcomes"]}
-            self.scalars += arrays[""]["scalars"]
+            sums: Mapping[str, Integers] = arrays[""]
+            self.scalars += sums["scalars"]
             for name, extra in self.extras.items():
-                extra += arrays[""][name]
+                extra += sums[name]
             self.reports += answer["reports"]
         return [found[client] for client in clients]
 
@@ -234,9 +237,7 @@ class Processes:
 
     def commit(self, counted: Iterable[str]) -> None:
         """Let the counted clients keep what they would keep, each at its worker."""
-        shares = dict(
-            (id(worker), ids) for worker, ids in self._by_worker(counted)
-        )
+        shares = {id(worker): ids for worker, ids in self._by_worker(counted)}
         for worker in self.workers:
             worker.send({"do": "commit", "clients": shares.get(id(worker), [])})
 
@@ -283,10 +284,12 @@ class Processes:
 def open_pool(
     run: Run, spec: RunSpec, workers: int, start_method: StartMethod | None
 ) -> InProcess | Processes:
-    """Return a pool of ``workers`` (1: this process); more than there are clients are not started."""
+    """Return a pool of ``workers`` (1: this process), but of no more than there are clients."""
     if workers < 1:
         raise ConfigError(f"workers = {workers}", hint="give 1 or more")
     workers = min(workers, len(spec.clients))
-    return InProcess(run, spec) if workers == 1 and start_method is None else Processes(
-        run, spec, workers, start_method
+    return (
+        InProcess(run, spec)
+        if workers == 1 and start_method is None
+        else Processes(run, spec, workers, start_method)
     )

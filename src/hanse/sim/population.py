@@ -21,7 +21,7 @@ Pair = tuple[object, object | None]
 class Population(Protocol):
     """Client ids, and each one's (train, test); test may be None."""
 
-    @property
+    @cached_property
     def ids(self) -> Sequence[str]:
         """The ids of all clients, sorted."""
         ...
@@ -45,12 +45,13 @@ class Population(Protocol):
 
 def check_pair(returned: object, site: str) -> Pair:
     """Return (train, test) of what a user's data function returned; TaskError if it is none."""
-    if isinstance(returned, tuple | list) and len(returned) == 2:  # pyright: ignore[reportUnknownArgumentType]
-        train, test = returned  # pyright: ignore[reportUnknownVariableType]
-        if train is not None and not hasattr(train, "dtype"):  # pyright: ignore[reportUnknownArgumentType]
-            return train, test  # pyright: ignore[reportUnknownVariableType]
+    pair: Any = returned
+    if isinstance(returned, tuple | list) and len(pair) == 2:
+        train, test = pair
+        if train is not None and not hasattr(train, "dtype"):
+            return train, test
     raise TaskError(
-        f"data({site}) returned {type(returned).__name__}, not (train, test)",
+        f"data({site}) returned {type(pair).__name__}, not (train, test)",
         hint="return two data sets, such as ((x, y), (x_test, y_test)); test may be None",
         site=site,
         phase="reading the data set",
@@ -125,6 +126,22 @@ class Given:
         return {}
 
 
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """Some rows of a data set that is read item by item."""
+
+    dataset: Any
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return an item."""
+        return self.dataset[int(self.rows[index])]
+
+
 @dataclass(frozen=True)
 class Partitioned:
     """One data set split into ``clients`` simulated clients.
@@ -148,22 +165,30 @@ class Partitioned:
     def _whole(self) -> tuple[Any, object | None, Mapping[str, Any]]:
         with userland(phase="reading the data set"):
             returned = self.function()
-        columns: Mapping[str, Any] = {}
-        if isinstance(returned, tuple) and len(returned) == 3:  # pyright: ignore[reportUnknownArgumentType]
-            columns, returned = returned[2], returned[:2]  # pyright: ignore[reportUnknownVariableType]
-        train, test = check_pair(returned, "")
-        return train, test, columns  # pyright: ignore[reportUnknownVariableType]
+        parts: Any = returned
+        if isinstance(returned, tuple) and len(parts) == 3:
+            train, test = check_pair(parts[:2], "")
+            return train, test, parts[2]
+        train, test = check_pair(parts, "")
+        return train, test, {}
+
+    @property
+    def _arrays(self) -> Any:
+        """The training data as a sequence of arrays, or None if it is read item by item."""
+        train = self._whole[0]
+        if isinstance(train, tuple | list):
+            parts: Any = self._whole[0]
+            return parts
+        return getattr(train, "tensors", None)
 
     @cached_property
     def _labels(self) -> Any:
         train, _, _ = self._whole
-        if isinstance(train, tuple | list):
-            return np.asarray(train[-1])  # pyright: ignore[reportUnknownMemberType]
+        if self._arrays is not None:
+            return np.asarray(self._arrays[-1])
         for name in ("targets", "labels"):
             if hasattr(train, name):
                 return np.asarray(getattr(train, name))
-        if hasattr(train, "tensors"):
-            return np.asarray(train.tensors[-1])
         return np.asarray([train[i][-1] for i in range(len(train))])
 
     @cached_property
@@ -187,13 +212,9 @@ class Partitioned:
     def open(self, client: str) -> Pair:
         """Return the client's rows as its training data; it has no test data of its own."""
         train, rows = self._whole[0], self._parts[self._place[client]]
-        if isinstance(train, tuple | list):
-            return tuple(part[rows] for part in train), None  # pyright: ignore[reportUnknownVariableType]
-        if hasattr(train, "tensors"):
-            return tuple(part[rows] for part in train.tensors), None
-        from torch.utils.data import Subset
-
-        return Subset(train, rows.tolist()), None
+        if self._arrays is not None:
+            return tuple(part[rows] for part in self._arrays), None
+        return Subset(train, rows), None
 
     def central(self) -> object | None:
         """Return the test part of the one data set."""

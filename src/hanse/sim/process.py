@@ -1,15 +1,11 @@
 """The functional form, for research loops: state in, state and metrics out, nothing hidden."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save
 
 from hanse.core import seeds
 from hanse.core.canonical import Json
@@ -20,7 +16,7 @@ from hanse.core.program import Done
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Train
 from hanse.errors import ConfigError
-from hanse.sim.checkpoint import write_whole
+from hanse.sim.files import Tensors, flat, nested_of, read_tensors, write_tensors
 from hanse.sim.population import Given
 from hanse.sim.station import Station
 from hanse.strategies import GlobalModel, Strategy, StrategyProgram, fedavg
@@ -47,28 +43,19 @@ class ProcessState:
 
     def save(self, path: str | Path) -> None:
         """Write the state to one safetensors file (tensors, and JSON in its metadata)."""
-        tensors: dict[str, NDArray[Any]] = {"model": self.model.vector}
-        tensors |= {f"slot|{n}|": slot for n, slot in self.model.slots.items()}
-        for prefix, owners in (("step", self.steps), ("client", self.clients)):
-            tensors |= {f"{prefix}|{o}|{n}": a for o, named in owners.items() for n, a in named.items()}
-        told = json.dumps({"seed": self.seed, "round": self.model.round})
-        copies = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        write_whole(Path(path), save(copies, metadata={"hanse": told}))
+        tensors: Tensors = {"model": self.model.vector}
+        tensors |= flat("slot", {"": self.model.slots})
+        tensors |= flat("step", self.steps) | flat("client", self.clients)
+        write_tensors(Path(path), tensors, {"seed": self.seed, "round": self.model.round})
 
     @staticmethod
     def load(path: str | Path) -> "ProcessState":
         """Read a state that :meth:`save` wrote."""
-        with safe_open(path, "np") as file:  # pyright: ignore
-            told = json.loads(file.metadata()["hanse"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found: dict[str, dict[str, Any]] = {"slot": {}, "step": {}, "client": {}}
-        for name, array in tensors.items():
-            if name != "model":
-                prefix, owner, inner = name.split("|", 2)
-                found[prefix].setdefault(owner, {})[inner] = array
-        slots = {name: named[""] for name, named in found["slot"].items()}
+        tensors, told = read_tensors(Path(path))
+        slots = nested_of("slot", tensors).get("", {})
         model = GlobalModel(told["round"], tensors["model"], slots)
-        return ProcessState(told["seed"], model, found["step"], found["client"])
+        steps, clients = nested_of("step", tensors), nested_of("client", tensors)
+        return ProcessState(told["seed"], model, steps, clients)
 
 
 @dataclass(frozen=True)
@@ -110,9 +97,7 @@ class Process:
         station.kept = {client: dict(kept) for client, kept in state.clients.items()}
         ask, into = program.ask(state.model), bound.accumulator()
         work, announced = Train(self.local, self.strategy.correction), bound.announce(state.steps)
-        outcomes = station.train(
-            state.vector, sorted(data), work, ask.round, announced, into
-        )
+        outcomes = station.train(state.vector, sorted(data), work, ask.round, announced, into)
         counted = [outcome.client for outcome in outcomes if not outcome.refused]
         station.commit(counted)
         total, steps = bound.decode(

@@ -69,8 +69,7 @@ class Result:
 
     def json(self) -> dict[str, Json]:
         """Return the one object that ``hanse run --json`` prints."""
-        last = next((row for row in reversed(self.history) if row.get("evaluation")), {})
-        found: Any = last.get("evaluation") or {"pooled": {}, "sites": {}}
+        found: Any = self._last("evaluation") or {"pooled": {}, "sites": {}}
         sent: list[Any] = [row["bytes"] for row in self.history]
         best = self.best
         return {
@@ -82,7 +81,7 @@ class Result:
             "seed": self.spec.seed,
             "metrics": found["pooled"],
             "sites": found["sites"],
-            "central": next((row["central"] for row in reversed(self.history) if row.get("central")), None),
+            "central": self._last("central"),
             "best": None
             if best is None
             else {"round": best.round, "metric": best.metric, "value": best.value},
@@ -90,3 +89,7 @@ class Result:
             "seconds": self.seconds,
             "out": None if self.out is None else str(self.out),
         }
+
+    def _last(self, kind: str) -> Json:
+        """Return the newest measurement of a kind, or None."""
+        return next((row[kind] for row in reversed(self.history) if row.get(kind)), None)

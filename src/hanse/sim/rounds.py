@@ -1,8 +1,8 @@
 """One training round, driven: sample, let faults happen, train, count, close.
 
-The round machine of :mod:`hanse.core.rounds` decides who is counted. Time is virtual: clients arrive
-in the order of their delays, and are trained in waves of as many as the round still needs, so that
-nothing is computed that would be thrown away.
+The round machine of :mod:`hanse.core.rounds` decides who is counted. Time is virtual: clients
+arrive in the order of their delays, and are trained in waves of as many as the round still needs,
+so that nothing is computed that would be thrown away.
 """
 
 import math
@@ -34,11 +34,9 @@ class RoundResult:
     row: dict[str, Json]
 
 
-def perform(
-    ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States
-) -> RoundResult:
+def perform(ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States) -> RoundResult:
     """Carry out one training ask over ``pool``."""
-    vector = np.asarray(ask.payload["model"])
+    vector: Vector = np.asarray(ask.payload["model"])
     plan = plan_of(ask.round, ask.cohort, spec)
     announced = spec.bound.announce(states)
     state, outcomes = _run(plan, spec, faults, pool, vector, announced)
@@ -174,10 +172,8 @@ def _lengths(outcomes: Sequence[Outcome], total: Total) -> dict[str, Json] | Non
 
 
 def bytes_of(spec: RunSpec, asked: int, reported: int) -> dict[str, Json]:
-    """Return the bytes of a round: the model down to those asked, shares up from those reporting."""
+    """Return the bytes of a round: the model to those asked, shares from those reporting."""
     item = np.dtype(spec.layout.dtype).itemsize
     share = (spec.bound.start.coordinates or 0) * item + spec.bound.scalars_size * 8
     share += sum(size * 8 for size in spec.bound.extras.values())
     return {"up": share * reported, "down": spec.layout.size * item * asked}
-
-

@@ -124,7 +124,7 @@ def _population(
     if data is None:
         raise ConfigError("no data", hint="give data=, a function of a site, and sites=[...]")
     if isinstance(data, Mapping):
-        return Given(data)
+        return Given(data)  # pyright: ignore[reportUnknownArgumentType] -- as the signature says
     if callable(data):
         if not sites:
             raise ConfigError("no sites", hint='name them: sites=["cleveland", …]')
@@ -146,9 +146,7 @@ class _Simulation:
     saved_at: float = 0.0
     judge: tuple[Kernel, Prepared] | None = None
 
-    def run_through(
-        self, workers: int, start_method: StartMethod | None, resume: bool
-    ) -> Result:
+    def run_through(self, workers: int, start_method: StartMethod | None, resume: bool) -> Result:
         spec, began = self.run.spec, time.monotonic()
         program = StrategyProgram(
             self.run.strategy, spec.layout, self.run.local, self.run.pipeline, self.run.rounds
@@ -164,9 +162,7 @@ class _Simulation:
             pool.close()
         out = None if self.folder is None else self.folder.path
         seconds = time.monotonic() - began
-        result = Result(
-            self.run.task, spec, state.vector, self.history, seconds, self.best, out
-        )
+        result = Result(self.run.task, spec, state.vector, self.history, seconds, self.best, out)
         if self.folder is not None:
             self.folder.end(result)
         for callback in self.callbacks:
@@ -263,7 +259,8 @@ class _Simulation:
         value, up = found.get(name), metrics.get(name, False)
         if value is None:
             return
-        if self.best is None or (value > self.best.value) == up and value != self.best.value:
+        best = self.best
+        if best is None or (value > best.value if up else value < best.value):
             self.best = Best(after.round, name, value, after.vector.copy())
 
     def _save(self, state: GlobalModel, spec: RunSpec, pool: Pool) -> None:

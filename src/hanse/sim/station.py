@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hanse.core import seeds
@@ -20,7 +20,7 @@ from hanse.sim.population import Population
 from hanse.train.local import Kernel, Prepared, Trained, Turn
 
 LOCAL = "local"
-Kept = dict[str, dict[str, NDArray[np.generic]]]
+Kept = dict[str, dict[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Station:
     opened: dict[str, tuple[Prepared, Prepared | None]] = field(
         default_factory=dict[str, "tuple[Prepared, Prepared | None]"]
     )
-    kept: Kept = field(default_factory=dict[str, "dict[str, NDArray[np.generic]]"])
-    provisional: Kept = field(default_factory=dict[str, "dict[str, NDArray[np.generic]]"])
+    kept: Kept = field(default_factory=dict[str, "dict[str, NDArray[Any]]"])
+    provisional: Kept = field(default_factory=dict[str, "dict[str, NDArray[Any]]"])
 
     def data(self, client: str) -> tuple[Prepared, Prepared | None]:
         """Return the client's prepared (train, test), read at its first turn."""
@@ -104,7 +104,7 @@ class Station:
         return Outcome(client, "", share.length, share.was_bounded)
 
     def _keep(self, client: str, trained: Trained, memory: Mapping[str, Memory]) -> None:
-        fresh: dict[str, NDArray[np.generic]] = {
+        fresh: dict[str, NDArray[Any]] = {
             f"{step}/{name}": array for step, m in memory.items() for name, array in m.items()
         }
         if trained.local is not None:
@@ -129,12 +129,12 @@ class Station:
             if test is not None:
                 local = self.kept.get(client, {}).get(LOCAL)
                 turn = Turn(self.seed, round, client)
-                counts[client] = self.kernel.evaluate(vector, test, turn, local)  # pyright: ignore
+                counts[client] = self.kernel.evaluate(vector, test, turn, local)
         return counts
 
 
-def _by_step(kept: Mapping[str, NDArray[np.generic]]) -> dict[str, dict[str, NDArray[np.generic]]]:
-    memory: dict[str, dict[str, NDArray[np.generic]]] = {}
+def _by_step(kept: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
+    memory: dict[str, dict[str, NDArray[Any]]] = {}
     for name, array in kept.items():
         step, slash, inner = name.partition("/")
         if slash:

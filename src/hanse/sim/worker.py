@@ -21,7 +21,13 @@ from hanse.sim.station import Kept, Station
 
 
 def forked(
-    pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec, parent: Connection
+    pipe: Connection,
+    path: str,
+    index: int,
+    workers: int,
+    run: Run,
+    spec: RunSpec,
+    parent: Connection,
 ) -> None:
     """Serve in a forked process, which has the parent's objects."""
     parent.close()
@@ -71,9 +77,7 @@ def _guarded(pipe: Connection, serve: Any) -> None:
     os._exit(0)
 
 
-def _serve(
-    pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec
-) -> None:
+def _serve(pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec) -> None:
     arena = Arena.open(Path(path), spec, workers)
     station, fingerprint = station_of(run, spec)
     into = spec.bound.accumulator(arena.sums[index])

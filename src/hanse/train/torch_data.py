@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 from hanse.errors import DataError
 
@@ -75,7 +75,7 @@ def prepare(
         *inputs, targets = (_tensor(part, site) for part in dataset)
         rows = as_rows(inputs, targets, loss, dtype, site)
         return Rows(tuple(part.to(device) for part in rows.inputs), rows.targets.to(device))
-    if not (isinstance(dataset, Dataset) and hasattr(dataset, "__len__")):
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
             f"{site}: {type(dataset).__name__} is not a data set",
             hint="return (inputs, targets) as arrays, or a torch Dataset with a length",

@@ -1,0 +1,87 @@
+"""``hanse run``: simulate a run file, and show it as it goes."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hanse.cli.explain import Assignments, RunFilePath
+from hanse.cli.results import print_results
+from hanse.cli.rounds import Lines, Screen
+from hanse.cli.screen import INTERRUPTED, Debug, err, out
+from hanse.config import parse
+from hanse.sim.repeat import fresh, repeat, unfinished
+
+
+def run_command(
+    run_file: RunFilePath,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", help="Processes; the result is the same.")
+    ] = 1,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Override the rounds.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Override the seed.")] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="K", help="Repeat with K seeds, from the run's own.")
+    ] = 1,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also train local-only and pooled models.")
+    ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write to: runs/NAME-TIME by default."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in DIR, or the newest.")
+    ] = False,
+    assignments: Assignments = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the end only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Simulate the federation that RUN.toml describes, in this machine alone."""
+    chosen = [*(assignments or ())]
+    chosen += [] if rounds is None else [f"rounds={rounds}"]
+    chosen += [] if seed is None else [f"seed={seed}"]
+    file = parse(run_file, chosen)
+    run = file.load()
+    path = folder or (unfinished(file.name) if resume else fresh(file.name))
+    console = out()
+    screen = Screen(console, seeds)
+    view = screen if console.is_terminal else Lines(console, seeds)
+    try:
+        summary = repeat(
+            run,
+            range(run.seed, run.seed + seeds),
+            out=path,
+            baselines=baselines,
+            workers=workers,
+            resume=resume,
+            callbacks=() if quiet or as_json else (view,),
+        )
+    except KeyboardInterrupt:
+        screen.close()
+        _say_how_to_go_on(run_file, path, chosen, workers, seeds, baselines=baselines)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        screen.close()
+    if as_json:
+        print(json.dumps(summary.results[0] if seeds == 1 else summary.json()))
+    else:
+        print_results(console, path)
+
+
+def _say_how_to_go_on(
+    run_file: Path, path: Path, chosen: list[str], workers: int, seeds: int, *, baselines: bool
+) -> None:
+    if not path.exists():
+        err().print("Interrupted before the first round.")
+        return
+    words = ["hanse", "run", str(run_file)]
+    words += [word for assignment in chosen for word in ("--set", assignment)]
+    words += [] if workers == 1 else ["--workers", str(workers)]
+    words += [] if seeds == 1 else ["--seeds", str(seeds)]
+    words += ["--baselines"] if baselines else []
+    again = shlex.join([*words, "--out", str(path), "--resume"])
+    err().print(f"Interrupted. Go on with: {again}", markup=False)

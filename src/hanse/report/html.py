@@ -1,0 +1,184 @@
+"""One HTML file that tells a run: opens offline, runs no script, fits light, dark and paper."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hanse.report import curves, participation, partition, pipeline, updates, words
+from hanse.report.dots import glyphs
+from hanse.report.draw import TEMPLATES
+from hanse.report.folder import Folder, Record, number, open_folder, rows, table
+from hanse.report.numerals import duration, plural, short, spans
+from hanse.report.results import tables
+from hanse.report.series import (
+    MOST_LINES,
+    metric_charts,
+    metrics_of,
+    pooled_values,
+    shown,
+    sites_of,
+    training_charts,
+)
+
+KINDS = {"local": "local only", "federated": "federated", "pooled": "pooled"}
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` into a run's directory (of one seed, or of several) and return it.
+
+    What the directory does not hold is left out. Raises ConfigError if it holds no run.
+    """
+    target = run_dir / "report.html"
+    target.write_text(render("report.html", told(open_folder(run_dir))), "utf-8")
+    return target
+
+
+def render(template: str, values: Mapping[str, object]) -> str:
+    """Return a template filled with ``values``; every text in them is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def told(folder: Folder) -> dict[str, object]:
+    """Return everything that the report says."""
+    record = folder.first
+    return {
+        "title": folder.name,
+        "headline": words.headline(folder),
+        "summary": words.summary(folder),
+        "seeds": len(folder.records),
+        "shown": shown,
+        **_results(folder),
+        **_rounds(folder),
+        **_data(record),
+        **_pipeline(record),
+        "limits": words.limits(record),
+        "settings": settings(record),
+        "environment": _environment(record),
+        "hashes": _hashes(folder),
+    }
+
+
+def settings(record: Record) -> list[tuple[str, str]]:
+    """Return the spec as flat keys and values, without the ids of the clients."""
+    return [
+        (key, value)
+        for key, value in flat(record.spec).items()
+        if not key.startswith(("clients.ids", "clients.digest", "model.layout", "format"))
+    ]
+
+
+def flat(value: object, prefix: str = "") -> dict[str, str]:
+    """Return nested tables as ``a.b`` → text; the steps of a pipeline are named, not numbered."""
+    found = dict[str, str]()
+    for key, inner in table(value).items():
+        name = f"{prefix}{key}"
+        listed = rows(inner)
+        if isinstance(inner, dict):
+            found |= flat(table(inner), f"{name}.")
+        elif listed and all(isinstance(each, dict) for each in listed):
+            for i, each in enumerate(listed):
+                step = table(each)
+                found |= flat(step, f"{name}.{step.get('step', step.get('name', i))}.")
+        else:
+            found[name] = _plain(inner)
+    return found
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, cast("list[object]", value)))
+    known = number(value)
+    return str(value) if known is None or isinstance(value, int) else f"{known:.6g}"
+
+
+def _results(folder: Folder) -> dict[str, object]:
+    return {"tables": tables(folder), "kinds": KINDS, "glyphs": glyphs()}
+
+
+def _rounds(folder: Folder) -> dict[str, object]:
+    record, records = folder.first, folder.records
+    return {
+        "charts": [
+            curves.draw(chart) for chart in (*metric_charts(records), *training_charts(records))
+        ],
+        "is_crowd": len(sites_of(records)) > MOST_LINES,
+        "participation": participation.picture(record),
+        "states": participation.totals([record]),
+        "aborts": len(participation.aborted(record)),
+        "took_part": participation.in_words(participation.totals(records)),
+        "aborted": _aborts(record),
+        "absences": participation.absences(records),
+        "traffic": updates.traffic(record),
+        "update_charts": [curves.draw(chart) for chart in updates.charts(records)],
+        "clip": updates.clip_in_words(records),
+        "seconds": _seconds(record),
+    }
+
+
+def _aborts(record: Record) -> list[str]:
+    by_reason = dict[str, list[int]]()
+    for at, reason in participation.aborted(record).items():
+        by_reason.setdefault(reason, []).append(at)
+    return [
+        f"Aborted: {'round' if len(at) == 1 else 'rounds'} {spans(at)} ({reason})."
+        for reason, at in by_reason.items()
+    ]
+
+
+def _seconds(record: Record) -> str:
+    seconds = sum(row.seconds for row in record.history)
+    count = len(record.history)
+    if not seconds:
+        return ""
+    return f"{plural(count, 'round')} took {duration(seconds)}, {duration(seconds / count)} each."
+
+
+def _data(record: Record) -> dict[str, object]:
+    found = partition.read(record)
+    return {
+        "partition": found,
+        "partition_picture": partition.picture(found) if found else None,
+        "partition_is_shaded": found is not None and partition.is_shaded(found),
+    }
+
+
+def _pipeline(record: Record) -> dict[str, object]:
+    return {
+        "explained": pipeline.explained(record),
+        "steps": pipeline.steps(record),
+        "observers": pipeline.observers(record),
+    }
+
+
+def _environment(record: Record) -> list[tuple[str, str]]:
+    return list(flat(record.environment).items())
+
+
+def _hashes(folder: Folder) -> list[dict[str, str]]:
+    metric = next(iter(metrics_of(folder.records)), "")
+    return [
+        {
+            "seed": short(record.seed),
+            "spec": record.spec_hash or str(record.result.get("spec_hash") or ""),
+            "digest": record.digest,
+            "metric": metric,
+            "value": _last_value(record, metric),
+        }
+        for record in folder.records
+    ]
+
+
+def _last_value(record: Record, metric: str) -> str:
+    values = list(pooled_values([record], metric).values())
+    return str(values[-1]) if values else ""

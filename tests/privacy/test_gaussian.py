@@ -1,0 +1,148 @@
+"""Central Gaussian noise: how much, where, and never twice the same."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hanse.core.facts import Facts
+from hanse.core.layout import Layout
+from hanse.core.pipeline import Pipeline
+from hanse.core.seeds import stream
+from hanse.core.step import Place
+from hanse.core.sums import Grid
+from hanse.core.weight import Weight
+from hanse.errors import PipelineError
+from hanse.privacy import Clip, GaussianNoise
+from hanse.privacy.gaussian import LARGEST_MULTIPLIER
+
+SOUND = Facts(l2=1.0, linf=1.0, denominator="public")
+
+
+def chance(round: int, seed: int = 7):
+    return lambda purpose: stream(seed, round, purpose)
+
+
+def released(
+    multiplier: float, clip: float, size: int, *, round: int = 1, seed: int = 7, by: float = 4.0
+) -> np.ndarray:
+    """What a cohort of zero updates releases."""
+    layout = Layout.build("float32", [("w", (size,), "trainable")])
+    steps = [Weight(by="uniform", denominator=by), Clip(clip), GaussianNoise(multiplier)]
+    bound = Pipeline(steps).bind(layout, cohort=16)
+    running = bound.accumulator()
+    for _ in range(3):
+        share, _ = bound.encode(layout.zeros(), {}, chance(round, seed))
+        running.add(share, bound.grids)
+    total, _ = bound.decode(running, chance(round, seed))
+    return total.vector[:size]
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "clip"), [(1.0, 1.0), (0.5, 3.0), (4.0, 1e-6), (100.0, 1e6), (1e-3, 1.0)]
+)
+def test_the_noise_has_the_standard_deviation_of_multiplier_times_bound(multiplier, clip):
+    # n = 10^6, fixed seed: the sample's relative error is normal with sd 1/√(2n) = 7e-4, so 5 sd
+    # are passed by chance with probability below 6e-7; likewise the mean with 1/√n = 1e-3.
+    n, by = 10**6, 4.0
+    drawn = released(multiplier, clip, n, by=by) * by / (multiplier * clip)
+    assert drawn.std() == pytest.approx(1, abs=5 / math.sqrt(2 * n))
+    assert drawn.mean() == pytest.approx(0, abs=5 / math.sqrt(n))
+
+
+def test_the_noise_is_normal_in_shape():
+    # Kolmogorov–Smirnov, n = 10^5: √n·D > 2.7 has probability 2·exp(−2·2.7²) < 1e-6.
+    n = 100_000
+    drawn = np.sort(released(1.0, 1.0, n, by=1.0))
+    cumulative = np.array([0.5 * (1 + math.erf(x / math.sqrt(2))) for x in drawn])
+    distance = np.abs(cumulative - (np.arange(n) + 0.5) / n).max()
+    assert distance * math.sqrt(n) < 2.7
+
+
+def test_the_same_name_gives_the_same_noise_so_that_a_retry_releases_nothing_new():
+    assert np.array_equal(released(1.0, 1.0, 50), released(1.0, 1.0, 50))
+
+
+def test_another_round_and_another_seed_give_other_noise():
+    one = released(1.0, 1.0, 50)
+    for other in (released(1.0, 1.0, 50, round=2), released(1.0, 1.0, 50, seed=8)):
+        assert (one != other).all()
+
+
+def test_the_noise_of_two_rounds_is_uncorrelated():
+    # n = 10^5: the correlation has sd 1/√n; 5 sd with probability below 6e-7. Fixed seed.
+    n = 100_000
+    one, two = released(1.0, 1.0, n, round=1), released(1.0, 1.0, n, round=2)
+    assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(n)
+
+
+def test_noise_is_drawn_under_its_own_purpose():
+    asked = []
+
+    def remember(purpose: str) -> np.random.Generator:
+        asked.append(purpose)
+        return stream(0, purpose)
+
+    noise = GaussianNoise(1.0)
+    noise.noise(4, 30, Place(SOUND, remember))
+    assert asked == ["noise"]
+
+
+def test_the_noise_is_whole_numbers_at_the_scale_of_the_grid():
+    place = Place(replace(SOUND, l2=2.0), chance(1))
+    coarse = GaussianNoise(0.5).noise(1000, 0, place)
+    fine = GaussianNoise(0.5).noise(1000, 40, place)
+    assert coarse.dtype == fine.dtype == np.int64
+    gaussian = stream(7, 1, "noise").standard_normal(1000)
+    assert np.array_equal(coarse, np.rint(gaussian))
+    assert np.array_equal(fine, np.rint(gaussian * 2.0**40))
+
+
+@pytest.mark.parametrize("cohort", [1, 4096, 2**20])
+@pytest.mark.parametrize("bound", [2.0**-64, 1.0, 2.0**64])
+def test_the_largest_noise_fits_beside_a_full_sum(bound, cohort):
+    # 10 standard deviations of the largest multiplier: beyond them with probability 1e-23 each.
+    exponent = Grid.choose(bound, cohort).exponent
+    place = Place(replace(SOUND, l2=bound, linf=bound), chance(3))
+    drawn = GaussianNoise(LARGEST_MULTIPLIER).noise(10_000, exponent, place)
+    largest = 10 * LARGEST_MULTIPLIER * bound * 2.0**exponent
+    assert np.abs(drawn).max() <= largest
+    assert bound * cohort * 2.0**exponent + largest < 2**63
+
+
+def test_the_facts_say_whom_the_noise_hides_and_how_well():
+    facts = GaussianNoise(0.8).check(SOUND)
+    assert facts == replace(SOUND, noise_multiplier=0.8, unit="client")
+    assert facts.is_private
+    assert not SOUND.is_private
+
+
+@pytest.mark.parametrize(
+    ("weak", "says", "hint"),
+    [
+        ({"l2": math.inf}, "have no L2 bound", "put Clip"),
+        ({"capped": False}, "have no cap", "cap=300"),
+        ({"denominator": "observed"}, "which tell who took part", "public denominator"),
+        ({"denominator": "count"}, "which tell who took part", "public denominator"),
+        ({"memory": True}, "keeps memory at the client", "leave the step with memory out"),
+    ],
+    ids=str,
+)
+def test_facts_too_weak_for_the_claim_are_refused_with_a_hint(weak, says, hint):
+    with pytest.raises(PipelineError, match=says) as refusal:
+        GaussianNoise(1.0).check(replace(SOUND, **weak))
+    assert hint in refusal.value.hint
+
+
+@pytest.mark.parametrize("bad", [0, 0.0, -1.0, math.nan, math.inf, 100.1], ids=repr)
+def test_a_multiplier_that_is_none_is_refused_with_a_hint(bad):
+    with pytest.raises(PipelineError, match=r"is not in \(0, 100\]") as refusal:
+        GaussianNoise(bad)
+    assert "more noise gives more privacy" in refusal.value.hint
+
+
+@pytest.mark.parametrize("bad", ["1", None, [1.0]], ids=repr)
+def test_a_multiplier_that_is_no_number_is_refused(bad):
+    with pytest.raises((TypeError, PipelineError)):
+        GaussianNoise(bad)
