@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from hanse.cli.explain import explain_command
+from hanse.cli.model import export_command, predict_command
 from hanse.cli.new import new_command
+from hanse.cli.report import compare_command, report_command
 from hanse.cli.run import run_command
 from hanse.cli.screen import INTERRUPTED, err, fail, fail_inside, fail_with
 from hanse.errors import ConfigError, HanseError
@@ -22,6 +24,10 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("explain")(explain_command)
 app.command("new")(new_command)
+app.command("compare")(compare_command)
+app.command("predict")(predict_command)
+app.command("export")(export_command)
+app.command("report")(report_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -54,7 +60,11 @@ def main(arguments: Sequence[str]) -> int:
     except HanseError as error:
         return fail_with(error, debug=debug)
     except typer.TyperException as error:
-        fail(ConfigError.code, error.format_message(), "hanse COMMAND --help lists the options")
+        fail(
+            ConfigError.code,
+            _without_noise(error.format_message()),
+            "hanse COMMAND --help lists the options",
+        )
         return ConfigError.exit_status
     except (typer.Abort, KeyboardInterrupt):
         err().print("Interrupted.")
@@ -62,3 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         return fail_inside(error, debug=debug)
     return status if isinstance(status, int) else 0
+
+
+def _without_noise(message: str) -> str:
+    return message.replace("Value error, ", "").rstrip(".")

@@ -10,6 +10,7 @@ from hanse.cli.screen import plain_table
 from hanse.report.folder import Folder, open_folder, table
 from hanse.report.numerals import duration, measure, plural, size
 from hanse.report.results import Comparison, tables
+from hanse.report.series import shown
 
 GLOSS = {
     "local": "local only",
@@ -39,7 +40,7 @@ def comparison(found: Comparison, seeds: int) -> Table:
     drawn = plain_table()
     drawn.show_header = True
     spread = f", mean ± half of the 95 % interval over {seeds} seeds" if seeds > 1 else ""
-    drawn.title = Text(f"{found.metric} on each site's test data{spread}", style="bold")
+    drawn.title = Text(f"{shown(found.metric)} on each site's test data{spread}", style="bold")
     drawn.title_justify = "left"
     drawn.add_column("")
     drawn.add_column("test rows", justify="right")

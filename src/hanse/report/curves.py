@@ -65,8 +65,7 @@ def draw(chart: Chart) -> Drawn:
         text(0, _TOP, chart.title, class_="t b"),
         *_axes(frame, chart.rounds),
         *_hits(frame, chart.series),
-        *_reference(frame, chart),
-        *_curves(frame, chart.series),
+        *_curves(frame, chart),
     ]
     return svg(WIDTH, HEIGHT, parts, f"{chart.title} by round")
 
@@ -119,21 +118,20 @@ def _values(series: Sequence[Series], x: int) -> str:
     return "\n".join([f"round {x}", *(f"{name}  {value}" for name, value in at)])
 
 
-def _reference(frame: _Frame, chart: Chart) -> list[Drawn]:
-    if chart.reference is None:
-        return []
-    name, value = chart.reference
-    y = frame.y.at(value)
-    mark = line(frame.x.start, y, frame.x.end, y, "mark")
-    return [mark, text(frame.x.end + 8, y + 4, name, class_="u")]
-
-
-def _curves(frame: _Frame, series: Sequence[Series]) -> list[Drawn]:
+def _curves(frame: _Frame, chart: Chart) -> list[Drawn]:
     """Return the lines, the main one last and so on top, each with its name at the right."""
-    ends = [frame.y.at(s.known[-1][1]) for s in series]
-    places = spread(ends, frame.y.end, frame.y.start - 6)
-    drawn = [_curve(frame, s, place) for s, place in zip(series, places, strict=True)]
-    return [d for _, d in sorted(zip(series, drawn, strict=True), key=lambda p: p[0].strong)]
+    ends = [s.known[-1][1] for s in chart.series]
+    ends += [chart.reference[1]] if chart.reference else []
+    places = spread([frame.y.at(y) for y in ends], frame.y.end, frame.y.start - 6)
+    order = sorted(zip(chart.series, places, strict=False), key=lambda pair: pair[0].strong)
+    drawn = [_curve(frame, series, place) for series, place in order]
+    return [*_reference(frame, chart.reference, places[-1]), *drawn] if chart.reference else drawn
+
+
+def _reference(frame: _Frame, reference: tuple[str, float], label_y: float) -> list[Drawn]:
+    y = frame.y.at(reference[1])
+    mark = line(frame.x.start, y, frame.x.end, y, "mark")
+    return [mark, text(frame.x.end + 10, label_y + 4, reference[0], class_="u")]
 
 
 def _curve(frame: _Frame, series: Series, label_y: float) -> Drawn:

@@ -1,17 +1,14 @@
 """One HTML file that tells a run: opens offline, runs no script, fits light, dark and paper."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hanse.report import curves, participation, partition, pipeline, updates, words
 from hanse.report.dots import glyphs
-from hanse.report.draw import TEMPLATES
-from hanse.report.folder import Folder, Record, number, open_folder, rows, table
+from hanse.report.folder import Folder, Record, open_folder
 from hanse.report.numerals import duration, plural, short, spans
+from hanse.report.page import render
 from hanse.report.results import tables
+from hanse.report.settings import flat, settings
 from hanse.report.series import (
     MOST_LINES,
     metric_charts,
@@ -35,18 +32,6 @@ def write_report(run_dir: Path) -> Path:
     return target
 
 
-def render(template: str, values: Mapping[str, object]) -> str:
-    """Return a template filled with ``values``; every text in them is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(values)
-
-
 def told(folder: Folder) -> dict[str, object]:
     """Return everything that the report says."""
     record = folder.first
@@ -61,45 +46,10 @@ def told(folder: Folder) -> dict[str, object]:
         **_data(record),
         **_pipeline(record),
         "limits": words.limits(record),
-        "settings": settings(record),
+        "settings": list(settings(record).items()),
         "environment": _environment(record),
         "hashes": _hashes(folder),
     }
-
-
-def settings(record: Record) -> list[tuple[str, str]]:
-    """Return the spec as flat keys and values, without the ids of the clients."""
-    return [
-        (key, value)
-        for key, value in flat(record.spec).items()
-        if not key.startswith(("clients.ids", "clients.digest", "model.layout", "format"))
-    ]
-
-
-def flat(value: object, prefix: str = "") -> dict[str, str]:
-    """Return nested tables as ``a.b`` → text; the steps of a pipeline are named, not numbered."""
-    found = dict[str, str]()
-    for key, inner in table(value).items():
-        name = f"{prefix}{key}"
-        listed = rows(inner)
-        if isinstance(inner, dict):
-            found |= flat(table(inner), f"{name}.")
-        elif listed and all(isinstance(each, dict) for each in listed):
-            for i, each in enumerate(listed):
-                step = table(each)
-                found |= flat(step, f"{name}.{step.get('step', step.get('name', i))}.")
-        else:
-            found[name] = _plain(inner)
-    return found
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, cast("list[object]", value)))
-    known = number(value)
-    return str(value) if known is None or isinstance(value, int) else f"{known:.6g}"
 
 
 def _results(folder: Folder) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Where a simulated client's data comes from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,10 @@ class Population(Protocol):
     @cached_property
     def ids(self) -> Sequence[str]:
         """The ids of all clients, sorted."""
+        ...
+
+    def seeded(self, seed: int) -> "Population":
+        """Return the same population under another seed, which splits and partitions follow."""
         ...
 
     def open(self, client: str) -> Pair:
@@ -79,6 +83,10 @@ class Sites:
         """The sites, sorted."""
         return sorted(self.names)
 
+    def seeded(self, seed: int) -> "Sites":
+        """Return the same sites, which see another ``site.seed``."""
+        return replace(self, seed=seed)
+
     def open(self, client: str) -> Pair:
         """Call the user's data function at the site."""
         site = Site(client, self.sources, seeds.key(self.seed, client, "data") >> 1)
@@ -108,6 +116,10 @@ class Given:
     def ids(self) -> Sequence[str]:
         """The clients, sorted."""
         return sorted(self.data)
+
+    def seeded(self, seed: int) -> "Given":
+        """Return itself: the data is as it was given."""
+        return self
 
     def open(self, client: str) -> Pair:
         """Return the client's pair."""
@@ -208,6 +220,10 @@ class Partitioned:
     @cached_property
     def _place(self) -> dict[str, int]:
         return {client: number for number, client in enumerate(self.ids)}
+
+    def seeded(self, seed: int) -> "Partitioned":
+        """Return the same data set, split by another seed."""
+        return replace(self, seed=seed)
 
     def open(self, client: str) -> Pair:
         """Return the client's rows as its training data; it has no test data of its own."""

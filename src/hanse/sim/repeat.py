@@ -20,6 +20,7 @@ from hanse.sim.files import write_whole
 from hanse.sim.pool import StartMethod
 from hanse.sim.run import Callback, Run
 from hanse.sim.simulate import simulate
+from hanse.sim.trained import note_origin
 
 KINDS: Final = ("local", "federated", "pooled")
 MEAN: Final = "mean"
@@ -118,6 +119,7 @@ def repeat(
                 resume=resume and folder.exists(),
                 callbacks=callbacks,
             )
+            note_origin(one, folder)
             result = done.json()
         results.append(result)
         tables.append(_compared(one, folder, result, baselines=baselines))

@@ -22,6 +22,10 @@ class Best:
     value: float
     vector: Vector
 
+    def json(self) -> dict[str, Json]:
+        """Return which round it was, and by what."""
+        return {"round": self.round, "metric": self.metric, "value": self.value}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -71,7 +75,6 @@ class Result:
         """Return the one object that ``hanse run --json`` prints."""
         found: Any = self._last("evaluation") or {"pooled": {}, "sites": {}}
         sent: list[Any] = [row["bytes"] for row in self.history]
-        best = self.best
         return {
             "run": self.spec.name,
             "spec_hash": self.spec_hash,
@@ -82,9 +85,7 @@ class Result:
             "metrics": found["pooled"],
             "sites": found["sites"],
             "central": self._last("central"),
-            "best": None
-            if best is None
-            else {"round": best.round, "metric": best.metric, "value": best.value},
+            "best": None if self.best is None else self.best.json(),
             "bytes": {way: int(np.sum([row[way] for row in sent])) for way in ("up", "down")},
             "seconds": self.seconds,
             "out": None if self.out is None else str(self.out),

@@ -9,10 +9,11 @@ from typing import Protocol
 from hanse.core.layout import Layout, Vector
 from hanse.core.pipeline import Pipeline
 from hanse.core.spec import Evaluation, Reporting, RunSpec
+from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Train
 from hanse.errors import ConfigError
 from hanse.sim.faults import Faults
-from hanse.sim.population import Partitioned, Population, Sites
+from hanse.sim.population import Population
 from hanse.strategies import Strategy
 from hanse.train.local import Task, evaluation_scalars
 
@@ -42,14 +43,16 @@ class Run:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what the task cannot do, or what the strategy does not leave open."""
+        """Seed the population; refuse what task or strategy cannot do."""
+        object.__setattr__(self, "population", self.population.seeded(self.seed))
         fixed = self.strategy.fixed
         if fixed is not None and fixed != self.local:
             raise ConfigError(
                 f"{self.strategy.name} fixes local training to {fixed}",
                 hint="leave local training out",
             )
-        self.task.check(self.local, self.work)
+        by = next(step.by for step in self.pipeline.applied if isinstance(step, Weight))
+        self.task.check(self.work, by)
 
     @property
     def work(self) -> Train:
@@ -58,10 +61,7 @@ class Run:
 
     def with_seed(self, seed: int) -> "Run":
         """Return the same run under another seed, which its splits and partitions follow."""
-        population = self.population
-        if isinstance(population, Sites | Partitioned):
-            population = replace(population, seed=seed)
-        return replace(self, population=population, seed=seed)
+        return replace(self, seed=seed)
 
     @cached_property
     def described(self) -> tuple[Layout, Vector]:

@@ -96,7 +96,7 @@ class Task(Protocol):
         """Return the schema of the integers that training reports."""
         ...
 
-    def check(self, local: LocalTraining, work: Train) -> None:
+    def check(self, work: Train, weight_by: str) -> None:
         """Raise ConfigError where this task cannot do what the run asks."""
         ...
 

@@ -14,7 +14,7 @@ from hanse.core import seeds  # noqa: E402
 from hanse.core.layout import Layout, Vector  # noqa: E402
 from hanse.core.metrics import FIXED, FIXED_BOUND, Metric  # noqa: E402
 from hanse.core.step import Scalar  # noqa: E402
-from hanse.core.work import LocalTraining, Train  # noqa: E402
+from hanse.core.work import Train  # noqa: E402
 from hanse.errors import ConfigError, TaskError  # noqa: E402
 from hanse.train.local import training_scalars  # noqa: E402
 from hanse.train.torch_local import Loop, Optimizer, TorchKernel, UserLoop  # noqa: E402
@@ -127,12 +127,17 @@ class TorchTask:
         more = (Scalar(n, FIXED_BOUND, resolution=FIXED, signed=True) for n in self.reports)
         return (*training_scalars(), *more)
 
-    def check(self, local: LocalTraining, work: Train) -> None:
+    def check(self, work: Train, weight_by: str) -> None:
         """Raise ConfigError where this task cannot do what the run asks."""
-        if local.optimizer == "task" and self.optimizer is None:
+        if work.local.optimizer == "task" and self.optimizer is None and self.train is None:
             raise ConfigError(
                 'the run asks for optimizer = "task", and the task brings none',
                 hint="give TorchTask(optimizer=lambda params: …), or name sgd, adam or adamw",
+            )
+        if weight_by == "steps" and self.train is not None:
+            raise ConfigError(
+                "the run weights clients by their steps, and a loop of your own counts none",
+                hint='use Weight(by="examples"), or leave out TorchTask(train=...)',
             )
 
     def build(self, vector: Vector) -> nn.Module:

@@ -1,0 +1,127 @@
+"""The driver of a simulated run: rounds, evaluation, folder, callbacks."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.core.canonical import Json
+from hanse.core.pipeline import Kept as States
+from hanse.core.program import Done
+from hanse.core.spec import RunSpec
+from hanse.errors import ConfigError
+from hanse.report.environment import environment
+from hanse.sim.checkpoint import Checkpoint
+from hanse.sim.judge import Judge
+from hanse.sim.output import Folder
+from hanse.sim.pool import Pool, StartMethod, open_pool
+from hanse.sim.result import Best, Result
+from hanse.sim.rounds import perform
+from hanse.sim.run import Callback, Run
+from hanse.strategies import GlobalModel, StrategyProgram
+
+
+@dataclass
+class Driver:
+    """One run under way: the strategy's program, round after round, over a pool."""
+
+    run: Run
+    folder: Folder | None
+    callbacks: tuple[Callback, ...]
+    checkpoint_s: float
+    history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
+    states: States = field(default_factory=dict[str, Any])
+    saved_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Appoint the judge."""
+        self.judge = Judge(self.run)
+
+    def run_through(self, workers: int, start_method: StartMethod | None, resume: bool) -> Result:
+        """Run from the start, or from the folder's checkpoint, to the last round."""
+        spec, began = self.run.spec, time.monotonic()
+        program = StrategyProgram(
+            self.run.strategy, spec.layout, self.run.local, self.run.pipeline, self.run.rounds
+        )
+        state, kept = self._start(program, spec, resume)
+        pool = open_pool(self.run, spec, workers, start_method)
+        try:
+            pool.restore(kept)
+            for callback in self.callbacks:
+                callback.on_start(self.run, spec)
+            state = self._rounds(program, state, spec, pool)
+        finally:
+            pool.close()
+        out = None if self.folder is None else self.folder.path
+        seconds = time.monotonic() - began
+        result = Result(
+            self.run.task, spec, state.vector, self.history, seconds, self.judge.best, out
+        )
+        if self.folder is not None:
+            self.folder.end(result)
+        for callback in self.callbacks:
+            callback.on_end(result)
+        return result
+
+    def _start(
+        self, program: StrategyProgram, spec: RunSpec, resume: bool
+    ) -> tuple[GlobalModel, dict[str, Any]]:
+        """Return the state to begin with: of the checkpoint, or of the initial model."""
+        state, kept = program.initial(self.run.described[1]), dict[str, Any]()
+        if self.folder is None:
+            return state, kept
+        found = Checkpoint.read(self.folder.path, spec.hash) if resume else None
+        if resume and found is None and (self.folder.path / "result.json").exists():
+            raise ConfigError(
+                f"{self.folder.path} holds a run that has ended",
+                hint="nothing is left to resume; start a new one with another --out",
+            )
+        if found is not None:
+            state, kept, self.states = found.model, dict(found.kept), found.states
+            self.history = self.folder.history()[: state.round]
+            if found.best is not None:
+                self.judge.best = Best(**found.facts["best"], vector=found.best)
+        resumed = state.round if resume else 0
+        if resume and not resumed:
+            (self.folder.path / "history.jsonl").unlink(missing_ok=True)
+        self.folder.begin(self.run, spec, environment(), resumed)
+        self.saved_at = time.monotonic()
+        return state, kept
+
+    def _rounds(
+        self, program: StrategyProgram, state: GlobalModel, spec: RunSpec, pool: Pool
+    ) -> GlobalModel:
+        while state.round < program.rounds:
+            try:
+                state = self._round(program, state, spec, pool)
+            except BaseException:
+                self._save(state, spec, pool)
+                raise
+            if time.monotonic() - self.saved_at >= self.checkpoint_s:
+                self._save(state, spec, pool)
+        return state
+
+    def _round(
+        self, program: StrategyProgram, state: GlobalModel, spec: RunSpec, pool: Pool
+    ) -> GlobalModel:
+        began = time.monotonic()
+        done = perform(program.ask(state), spec, self.run.faults, pool, self.states)
+        outcome = program.absorb(state, done.total)
+        after = outcome.state if isinstance(outcome, Done) else outcome
+        measured = self.judge.measure(after, pool)
+        self.states = done.states
+        row = {**done.row, **measured, "seconds": time.monotonic() - began}
+        self.history.append(row)
+        if self.folder is not None:
+            self.folder.append(row)
+        for callback in self.callbacks:
+            callback.on_round(row)
+        return after
+
+    def _save(self, state: GlobalModel, spec: RunSpec, pool: Pool) -> None:
+        if self.folder is None:
+            return
+        best, kept = self.judge.best, pool.kept()
+        facts = {} if best is None else {"best": best.json()}
+        vector = None if best is None else best.vector
+        Checkpoint(state, self.states, kept, facts, vector).write(self.folder.path, spec.hash)
+        self.saved_at = time.monotonic()
