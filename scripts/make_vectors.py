@@ -137,8 +137,9 @@ PUBLISHED = [
 
 
 def key(seed: int, names: list) -> int:
-    tagged = [f"{'i' if isinstance(name, int) else 's'}{name}" for name in [seed, *names]]
-    return int.from_bytes(hashlib.sha256("\0".join(tagged).encode()).digest()[:8], "little")
+    kinds = {str: "s", int: "i", bool: "b"}
+    text = "".join(f"{kinds[type(name)]}{len(str(name))}:{name}" for name in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def splitmix(state: int) -> Iterator[int]:
@@ -202,10 +203,19 @@ def single(value: float) -> float:
     return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
+def below(value: float) -> float:
+    """Return the largest single that is not above a factor of 0 or more."""
+    nearest = single(value)
+    if nearest <= value:
+        return nearest
+    (bits,) = struct.unpack("<I", struct.pack("<f", nearest))
+    return struct.unpack("<f", struct.pack("<I", bits - 1))[0]
+
+
 def on_wire(value: float, scale: float, dtype: str) -> float:
     if dtype == "float64":
         return value * scale
-    return single(value * single(scale))  # the product of two singles is exact in a double
+    return single(value * below(scale))  # the product of two singles is exact in a double
 
 
 def on_grid(value: float, power: int) -> int:

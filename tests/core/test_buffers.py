@@ -23,6 +23,7 @@ LAYOUT = Layout.build(
         ("bn2.moving_variance", (1,), "buffer"),
         ("bn2.moving_mean", (1,), "buffer"),
         ("lonely.running_var", (2,), "buffer"),
+        ("single.running_mean", (1,), "buffer"),
         ("head", (1,), "local"),
     ],
 )
@@ -99,7 +100,9 @@ def test_there_and_back_gives_the_same_statistics(mean, variance):
 
 
 def test_buffers_that_are_no_pair_are_averaged_as_they_are():
-    before = buffers(temperature=[2.0, 3.0], lonely__running_var=[5.0, 7.0])
+    before = buffers(
+        temperature=[2.0, 3.0], lonely__running_var=[5.0, 7.0], single__running_mean=[9.0]
+    )
     np.testing.assert_array_equal(to_moments(LAYOUT, before), before)
     np.testing.assert_array_equal(from_moments(LAYOUT, before), before)
 

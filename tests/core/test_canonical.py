@@ -76,7 +76,7 @@ def test_half_a_surrogate_pair_is_refused(value):
 
 @pytest.mark.parametrize(
     "value", [{1, 2}, 1j, object(), b"ab", bytearray(b"ab"), {1: 2}, {None: 0}, [{"a": {3: 4}}]],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_json_has_no_word_for_is_a_type_error(value):
     with pytest.raises(TypeError):

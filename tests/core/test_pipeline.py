@@ -252,7 +252,7 @@ def test_an_update_that_is_not_finite_is_refused(steps, odd):
         bad = LAYOUT.zeros()
         bad[place] = odd
         outcome, _ = bind(*steps).encode(bad, {"examples": 1}, chance)
-        assert outcome == Refused("not finite: the update has NaN or infinite coordinates")
+        assert outcome == Refused("not finite: a coordinate is NaN, infinite, or overflows")
 
 
 def test_a_finite_update_too_long_for_a_double_is_not_called_infinite():
@@ -289,7 +289,7 @@ def test_a_coordinate_out_of_the_grids_range_is_refused():
     bound = bind(Sum(limit=4.0))
     assert isinstance(encode(bound, 4.0, -4.0, 4.0), Share)
     above = np.nextafter(np.float32(4), np.float32(5))
-    assert encode(bound, 0.0, -above) == Refused("out of range: a coordinate is beyond 4")
+    assert encode(bound, 0.0, -above) == Refused("out of range: a coordinate is not within 4")
 
 
 def test_the_range_is_that_of_the_weighted_share():
@@ -400,7 +400,7 @@ def test_a_step_can_refuse_and_later_steps_do_not_see_the_update():
 def test_further_segments_are_pooled_by_weight_and_never_clipped():
     bound = bind(Weight(by="examples", cap=4), Clip(1.0), extras={"buffers": 2})
     shares = [
-        encode(bound, 3.0, examples=n, extras={"buffers": np.array(b, np.float32)})
+        encode(bound, 3.0, examples=n, extras={"buffers": np.array(b, np.float64)})
         for n, b in ((1, (100, -8)), (4, (50, 2)))
     ]
     # Σω = 1.25; (0.25·100 + 50)/1.25 and (0.25·−8 + 2)/1.25

@@ -101,9 +101,9 @@ def test_a_report_beyond_the_goal_is_surplus():
 
 
 def test_the_surplus_of_an_event_is_what_stood_last_in_it():
-    state, effects = play(Plan(1, FIVE, goal=2, minimum=2), report("ecab"))
-    surplus = "surplus: the round has met its goal of 2"
-    closing = [Close(("c", "e")), receipt("ce")]
+    state, effects = play(Plan(1, FIVE, goal=3, minimum=2), report("d"), report("ecab"))
+    surplus = "surplus: the round has met its goal of 3"
+    closing = [Close(("c", "d", "e")), receipt("cde")]
     assert effects == [count("ec"), *closing, Discard("a", surplus), Discard("b", surplus)]
     assert isinstance(state, Done)
     assert state.discarded == {"a": surplus, "b": surplus}
@@ -365,6 +365,7 @@ def test_a_selection_that_finds_too_few_aborts():
     absent = "2 dropped (a: did not check in; c: did not check in)"
     assert effects == [Abort(f"0 reports counted, 2 needed: {absent}, 1 awaited")]
     assert isinstance(state, Aborted)
+    assert isinstance(play(plan, gone("a"))[0], Selection)
     _, effects = play(plan, gone("ab"))
     lost = "2 dropped (a: gone; b: gone)"
     assert effects == [Abort(f"0 reports counted, 2 needed: {lost}, 1 awaited")]
@@ -472,7 +473,7 @@ def test_ten_thousand_clients_in_batches_take_well_under_a_second():
     cohort = tuple(f"c{i:05}" for i in range(10_000))
     batches = [cohort[i : i + 100] for i in range(0, 10_000, 100)]
     plan = Plan(1, cohort, goal=10_000, minimum=1, selection_s=60, deadline_s=60)
-    start = time.perf_counter()
+    start = time.process_time()
     state, _ = begin(plan, 0.0)
     for event in (CheckedIn, Configured):
         for batch in batches:
@@ -481,7 +482,7 @@ def test_ten_thousand_clients_in_batches_take_well_under_a_second():
         state, _ = step(state, Reported(tuple(Report(c, "#" + c) for c in batch), 2.0))
     assert isinstance(state, Done)
     assert len(state.counted) == 10_000
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 # Any interleaving
@@ -502,10 +503,10 @@ class Rounds(RuleBasedStateMachine):
     """One round and the clients that it asks, joined by a wire that loses, doubles and reorders."""
 
     @initialize(
-        cohort=st.sets(st.sampled_from(FIVE)).map(lambda some: tuple(sorted(some))),
+        cohort=st.sampled_from([FIVE, FIVE, FIVE, FIVE[:4], FIVE[1:4], FIVE[:1], ()]),
         minimum=st.integers(0, 4),
-        more=st.integers(0, 3),
-        times=st.tuples(*[st.none() | st.sampled_from([5.0, 10.0])] * 2),
+        more=st.integers(0, 2),
+        times=st.tuples(*[st.sampled_from([None, 10.0, 30.0])] * 2),
         never_aborts=st.booleans(),
         faulty=st.sets(st.sampled_from(FIVE)),
     )
@@ -529,6 +530,7 @@ class Rounds(RuleBasedStateMachine):
             match effect:
                 case Configure(clients):
                     self.asked |= set(clients)
+                    self.wire += clients  # they work at once; their answers may take their time
                 case Count(reports):
                     self.summed += [report.client for report in reports]
                 case Close(counted):
@@ -561,21 +563,36 @@ class Rounds(RuleBasedStateMachine):
         self.feed(Configured(tuple(c for c in clients if c in self.asked), self.now))
 
     @rule(clients=SOME)
-    def clients_answer(self, clients):
+    def clients_answer_again(self, clients):
         self.wire += [client for client in clients if client in self.asked]
 
-    @rule(clients=SOME)
-    def clients_are_gone(self, clients):
-        self.feed(Dropped(tuple((c, "gone") for c in self.members(clients)), self.now))
+    @rule()
+    def everyone_checks_in(self):
+        self.feed(CheckedIn(self.plan.cohort, self.now))
+
+    @rule(client=st.sampled_from(FIVE))
+    def a_client_is_gone(self, client):
+        self.feed(Dropped(tuple((c, "gone") for c in self.members((client,))), self.now))
+
+    @precondition(lambda self: self.wire)
+    @rule(at=st.integers(0, 9), doubled=st.booleans())
+    def an_answer_arrives(self, at, doubled):
+        client = self.wire[at % len(self.wire)]
+        if not doubled:
+            self.wire.remove(client)
+        self.hand_over([client])
 
     @precondition(lambda self: self.wire)
     @rule(data=st.data(), doubled=st.booleans())
-    def answers_arrive(self, data, doubled):
+    def answers_arrive_together(self, data, doubled):
         order = data.draw(st.permutations(self.wire))
         cut = data.draw(st.integers(1, len(order)))
         self.wire = order if doubled else order[cut:]
-        good = [client for client in order[:cut] if client not in self.faulty]
-        bad = [client for client in order[:cut] if client in self.faulty]
+        self.hand_over(order[:cut])
+
+    def hand_over(self, answers: list[str]) -> None:
+        good = [client for client in answers if client not in self.faulty]
+        bad = [client for client in answers if client in self.faulty]
         self.feed(Reported(tuple(Report(c, f"#{c}") for c in good), self.now))
         self.feed(Refused(tuple((c, "not finite") for c in bad), self.now))
 
@@ -584,18 +601,10 @@ class Rounds(RuleBasedStateMachine):
     def an_answer_is_lost(self, data):
         self.wire.pop(data.draw(st.integers(0, len(self.wire) - 1)))
 
-    @rule(seconds=st.sampled_from([-3.0, 0.0, 1.0, 4.0, 11.0]))
+    @rule(seconds=st.sampled_from([-3.0, 0.0, 1.0, 2.0, 11.0]))
     def time_passes(self, seconds):
         self.now += seconds
         self.feed(Tick(self.now))
-
-    @precondition(lambda self: getattr(self.state, "until", None) is not None)
-    @rule()
-    def the_stage_runs_out_of_time(self):
-        stage, self.now = type(self.state), self.state.until
-        self.feed(Tick(self.now))
-        assert stage is Selection or isinstance(self.state, Done | Aborted)
-        assert not isinstance(self.state, Selection)
 
     @rule(client=st.sampled_from(FIVE))
     def a_client_sends_something_else(self, client):
@@ -642,15 +651,15 @@ class Rounds(RuleBasedStateMachine):
             assert not late & (fates[1] | set(getattr(self.state, "counted", ())))
 
     def teardown(self):
+        """Time that runs out ends any round, and without a deadline the last dropout does."""
         if not hasattr(self, "state"):
             return
-        for _ in range(2):  # selection, then the rest
-            self.now += 1e6
-            self.feed(Tick(self.now))
-        if self.plan.deadline_s is None or isinstance(self.state, Selection):
-            self.feed(Dropped(tuple((c, "gone") for c in self.plan.cohort), self.now))
-        if isinstance(self.state, Configuration):  # selected just now, by the dropout of the rest
-            self.feed(Tick(self.now + 1e6))
+        if isinstance(self.state, Selection):
+            self.feed(Tick(self.state.until))
+            assert not isinstance(self.state, Selection)
+        if isinstance(self.state, Configuration | Reporting):
+            everyone = Dropped(tuple((c, "gone") for c in self.plan.cohort), self.now)
+            self.feed(Tick(self.state.until) if self.state.until is not None else everyone)
         assert isinstance(self.state, Done | Aborted)
 
 

@@ -245,7 +245,7 @@ def crowd_row(rng, ids, cohort, number):
         cohort=cohort,
         dropped=dict.fromkeys(groups[1], "dropout"),
         late=dict.fromkeys(groups[2], "after the deadline of 10 s"),
-        refused=dict.fromkeys(groups[3], "not finite: the update has NaN or infinite coordinates"),
+        refused=dict.fromkeys(groups[3], "not finite: a coordinate is NaN, infinite, or overflows"),
         update={"norm": 0.3 * (1 - progress) + 0.02, "longest": 1.0, "clipped": cohort // 3},
         evaluation={"pooled": pooled, "sites": {}} if number % 5 == 0 else None,
         central={"accuracy": pooled["accuracy"] - 0.01, "loss": pooled["loss"] + 0.02}

@@ -170,12 +170,12 @@ def test_a_round_from_the_fixed_point_stays_there(case):
     assert settled.run(fedprox(mu=case.mu), rounds=1) == near([x_star], case.rounding())
 
 
-@given(cases(a=(1.0, 4.0), steps=(20, 30), mus=st.floats(0, 1), fractions=(0.5, 0.95)))
+@given(cases(a=(1.0, 3.0), steps=(20, 30), mus=st.floats(0, 0.5), fractions=(0.7, 0.95)))
 def test_fedprox_converges_to_its_fixed_point_from_anywhere(case):
     x_star, factor = case.fixed_point()
-    assert factor < 0.6
-    x = case.run(fedprox(mu=case.mu), rounds=60)[-1]
-    assert x == near(x_star, case.rounding() / (1 - factor) + 8 * factor**60)
+    assert factor < 0.35
+    x = case.run(fedprox(mu=case.mu), rounds=30)[-1]  # 8·0.35^30 < 2e-13
+    assert x == near(x_star, case.rounding() / (1 - factor) + 2e-13)
 
 
 # Identities

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -99,7 +99,7 @@ def _example(trained: Trained) -> Any:
 
 
 @contextmanager
-def _opened(target: Path | None) -> Iterator[IO[str]]:
+def _opened(target: Path | None) -> Generator[IO[str]]:
     if target is None:
         yield sys.stdout
         return

@@ -47,14 +47,14 @@ def _compiled() -> Kernels:
     from numba.extending import intrinsic  # pyright: ignore -- no stubs
 
     @intrinsic
-    def bits(typing, value):  # pyright: ignore -- numba's own calling convention
+    def bits(typing, value):  # pyright: ignore  # pragma: no cover -- numba's convention
         def build(context, builder, signature, arguments):  # pyright: ignore
             return builder.bitcast(arguments[0], context.get_value_type(types.int64))
 
         return types.int64(types.float64), build
 
     @njit(cache=True, fastmath=False, error_model="numpy")
-    def lanes_of(vector, lanes):  # pyright: ignore
+    def lanes_of(vector, lanes):  # pyright: ignore  # pragma: no cover -- compiled
         whole = vector.size // 256
         for row in range(whole):
             start = row * 256
@@ -66,7 +66,7 @@ def _compiled() -> Kernels:
             lanes[lane] += value * value
 
     @njit(cache=True, fastmath=False, error_model="numpy")
-    def add(total, vector, scale, factor):  # pyright: ignore
+    def add(total, vector, scale, factor):  # pyright: ignore  # pragma: no cover -- compiled
         magic = 1.5 * 2.0**52
         offset = bits(magic)
         for i in range(vector.size):
@@ -78,6 +78,6 @@ def _compiled() -> Kernels:
         return math.sqrt(sums.exact(lanes))
 
     def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:
-        add(total, vector, vector.dtype.type(scale), 2.0**exponent)
+        add(total, vector, sums.factor_of(vector, scale), 2.0**exponent)
 
     return Kernels("numba", norm, accumulate)

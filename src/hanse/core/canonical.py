@@ -31,7 +31,7 @@ def number(value: float) -> str:
 
 def _decimal(value: float) -> tuple[str, int]:
     """Return the shortest digits d₁d₂… and n with value = 0.d₁d₂… × 10^n."""
-    mantissa, _, power = repr(value).partition("e")
+    mantissa, _, power = float.__repr__(value).partition("e")
     whole, _, fraction = mantissa.partition(".")
     digits = (whole + fraction).lstrip("0")
     exponent = int(power or 0) + len(whole)
@@ -42,15 +42,22 @@ def _decimal(value: float) -> tuple[str, int]:
 def encode(value: Json) -> str:
     """Return ``value`` in canonical form; ValueError or TypeError for what JSON cannot say."""
     match value:
-        case None | bool() | str():
+        case str():
+            value.encode()  # a lone surrogate has no UTF-8, and RFC 8785 §3.2.2.2 refuses it
             return json.dumps(value, ensure_ascii=False)
+        case None | bool():
+            return json.dumps(value)
         case int():
             if abs(value) > 2**53:
                 raise ValueError(f"{value} is beyond 2^53: write it as a string")
             return str(value)
         case float():
             return number(value)
+        case bytes() | bytearray():
+            raise TypeError(f"{type(value).__name__} has no JSON form")
         case Mapping():
+            if not all(isinstance(name, str) for name in value):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may err
+                raise TypeError("a name in JSON is a string")
             names = sorted(value, key=lambda name: name.encode("utf-16-be"))
             return "{" + ",".join(f"{encode(n)}:{encode(value[n])}" for n in names) + "}"
         case Sequence():

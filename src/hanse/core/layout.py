@@ -107,6 +107,8 @@ class Layout:
         """Yield the gaps between tensors inside ``span``, relative to its start."""
         first, last = (0, self.size) if span is None else (span.start, span.stop)
         inside = [entry for entry in self.entries if first <= entry.offset < last]
+        if not inside:
+            return
         for entry, after in zip(inside, [*(e.offset for e in inside[1:]), last], strict=True):
             if entry.end < after:
                 yield slice(entry.end - first, after - first)
@@ -127,6 +129,8 @@ class Layout:
         hasher = hashlib.sha256()
         little = vector.astype(np.dtype(self.dtype).newbyteorder("<"), copy=False)
         for entry in sorted(self.entries, key=lambda entry: entry.name):
-            hasher.update(f"{entry.name}\0{self.dtype}\0{entry.shape}\0".encode())
+            name = entry.name.encode()
+            hasher.update(f"{len(name)}:".encode() + name)
+            hasher.update(f"{self.dtype}{entry.shape}".encode())
             hasher.update(little[entry.offset : entry.end].tobytes())
         return hasher.hexdigest()

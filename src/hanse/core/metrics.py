@@ -5,7 +5,8 @@ the ties inside one of 1,024 score bins), and the same integers can be masked or
 that its counts do not define is None (shown *n/a*), never NaN; :meth:`Metric.undefined` says why.
 
 ``outputs`` are what the model returns, as float64: for two classes one score per row (a logit:
-positive means class 1) or two columns; for k classes k columns; for regression one number per row.
+positive means class 1) or two columns; for k classes k columns, which may be followed by further
+axes as torch has them (rows × classes × places); for regression one number per row.
 """
 
 from collections.abc import Callable
@@ -18,17 +19,21 @@ Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 BINS = 1024
+LARGEST = 2.0**1000
+"""What an infinite score counts as."""
 FIXED = 2.0**-16
 """Resolution of sums of real numbers (losses, errors)."""
 FIXED_BOUND = 2**42
 """Largest magnitude of such a sum in units of FIXED: 2^26 ≈ 6.7e7 in its own."""
+BEYOND = FIXED_BOUND + 1
+"""Stands for a sum that is not finite or has no place there; a report that holds it is refused."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One metric: how it is counted, and what the counts are worth.
 
-    ``size``: how many integers; ``largest``: the largest of them for ``n`` rows is n times this.
+    ``size``: how many integers; ``undefined``: why ``value`` is None, in a few words.
     """
 
     name: str
@@ -53,14 +58,14 @@ def scores(outputs: Floats) -> Floats:
 
 
 def _classes(outputs: Floats) -> NDArray[np.int64]:
-    if outputs.ndim > 1 and outputs.shape[-1] > 1:
-        return outputs.argmax(axis=-1).astype(np.int64)
-    return (outputs.reshape(len(outputs), -1)[:, 0] > 0).astype(np.int64)
+    if outputs.ndim > 1 and outputs.shape[1] > 1:
+        return outputs.argmax(axis=1).reshape(-1).astype(np.int64)
+    return (scores(outputs) > 0).astype(np.int64)
 
 
 def _histogram(outputs: Floats, targets: Floats) -> Counts:
     """Return positives then negatives per bin of s/(1+|s|), a monotone map of scores to (−1, 1)."""
-    score = scores(outputs)
+    score = np.nan_to_num(scores(outputs), nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
     squashed = score / (1 + np.abs(score))
     bins = np.clip(((squashed + 1) * (BINS // 2)).astype(np.int64), 0, BINS - 1)
     positive = targets.reshape(-1) > 0.5
@@ -95,7 +100,7 @@ def _one_class(counts: Counts) -> str:
 
 
 def _confusion(outputs: Floats, targets: Floats) -> Counts:
-    predicted, actual = _classes(outputs) > 0, targets.reshape(-1) > 0.5
+    predicted, actual = scores(outputs) > 0, targets.reshape(-1) > 0.5
     cells = [predicted & actual, predicted & ~actual, ~predicted & actual, ~predicted & ~actual]
     return np.array([cell.sum() for cell in cells], dtype=np.int64)
 
@@ -129,9 +134,9 @@ def _error(distance: Callable[[Floats], Floats]) -> Callable[[Floats, Floats], C
 
 
 def fixed(total: float) -> int:
-    """Return a sum of real numbers in units of FIXED; FIXED_BOUND + 1 if it has no place there."""
+    """Return a sum of real numbers in units of FIXED; BEYOND if it has no place there."""
     units = total / FIXED
-    return round(units) if abs(units) <= FIXED_BOUND else FIXED_BOUND + 1
+    return round(units) if abs(units) <= FIXED_BOUND else BEYOND
 
 
 def _mean(counts: Counts) -> float | None:

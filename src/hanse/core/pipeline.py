@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from hanse.core.accelerate import kernels
 from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout, Vector
-from hanse.core.reduce import Accumulator, Share, Sum
+from hanse.core.reduce import EXTRA, UNCAPPED_EXTRA, Accumulator, Share, Sum
 from hanse.core.step import KINDS, Integers, Memory, Place, Refused, Scalar, Step, Total, Update
 from hanse.core.sums import Grid, on_wire, peak, to_reals
 from hanse.core.weight import Weight
@@ -41,8 +41,9 @@ class Pipeline:
         """Check ``steps`` and keep them."""
         object.__setattr__(self, "steps", tuple(steps))
         self._check_that_these_are_steps()
-        self.facts()
+        facts = self.facts()
         self._check_order()
+        self._check_behind_noise(facts)
 
     def __repr__(self) -> str:
         """Write the pipeline as one would in Python."""
@@ -52,17 +53,11 @@ class Pipeline:
     def applied(self) -> tuple[Step, ...]:
         """The steps as a client applies them: the weight, named first, comes after the bounds."""
         weights = [step for step in self.steps if step.kind == "weight"]
-        bounds = [step for step in self.steps if step.kind == "bound"]
-        rest = [step for step in self.steps if step.kind not in ("weight", "bound")]
-        early = [step for step in rest if self._stands_before_a_bound(step)]
-        late = [step for step in rest if step not in early]
-        reducer = () if any(step.kind == "reducer" for step in rest) else (Sum(),)
+        others = [step for step in self.steps if step.kind != "weight"]
+        bounds = list(takewhile(lambda step: step.kind == "bound", others))
+        reducer = () if any(step.kind == "reducer" for step in others) else (Sum(),)
         weight = weights or [Weight(by="uniform")]
-        return (*early, *bounds, *weight, *late, *reducer)
-
-    def _stands_before_a_bound(self, step: Step) -> bool:
-        after = self.steps[self.steps.index(step) :]
-        return any(other.kind == "bound" for other in after)
+        return (*bounds, *weight, *others[len(bounds) :], *reducer)
 
     @property
     def reducer(self) -> Sum:
@@ -99,6 +94,8 @@ class Pipeline:
         leave in the clear beside a private model. Raises PipelineError where the grid is too
         coarse for the claim of a bound, or where buffers would be summed under noise.
         """
+        if cohort < 1 or "model" in (extras or {}):
+            raise ValueError(f"cannot bind to a cohort of {cohort} and {sorted(extras or {})}")
         span = layout.span("trainable")
         start = Facts(
             bits=np.dtype(layout.dtype).itemsize * 8,
@@ -113,6 +110,8 @@ class Pipeline:
             )
         own = [s for step in self.applied for s in step.scalars()]
         schema = tuple(own if facts.is_private else [*own, *scalars])
+        if len({scalar.name for scalar in schema}) < len(schema):
+            raise ValueError(f"two scalars of one name: {[scalar.name for scalar in schema]}")
         for scalar in schema:
             if scalar.bound * cohort >= 2**62:
                 raise PipelineError(
@@ -135,6 +134,17 @@ class Pipeline:
                     hint="give step objects, such as hanse.Clip(norm=1.0)",
                 )
 
+    def _check_behind_noise(self, facts: Facts) -> None:
+        """The noise is scaled to the share on the wire: nothing behind it may lose the bound."""
+        if facts.is_private and (facts.memory or math.isinf(facts.l2)):
+            kind = (
+                "keeps memory at the client" if facts.memory else "lengthens shares without bound"
+            )
+            raise PipelineError(
+                f"{self}: a step behind the noise {kind}, so the noise gives no privacy",
+                hint="leave that step out",
+            )
+
     def _check_order(self) -> None:
         for kind, limit in (("weight", 1), ("noise", 1), ("reducer", 1)):
             same = [step for step in self.steps if step.kind == kind]
@@ -142,6 +152,13 @@ class Pipeline:
                 raise PipelineError(
                     f"{same[0]} and {same[1]}: a pipeline has one {kind}",
                     hint=f"leave one {kind} out",
+                )
+        keepers = [step.name for step in self.steps if step.has_memory or step.has_state]
+        for name in keepers:
+            if keepers.count(name) > 1:
+                raise PipelineError(
+                    f"two steps called {name} would share what they keep",
+                    hint=f"leave one {name} out",
                 )
         for one, two in pairwise(self.steps):
             if KINDS.index(one.kind) > KINDS.index(two.kind):
@@ -175,8 +192,8 @@ class BoundPipeline:
     def grids(self) -> dict[str, Grid]:
         """The grid of each float segment; further segments are unbounded."""
         cohort = self.start.cohort or 1
-        heaviest = replace(Facts(), capped=self.facts.capped, cohort=cohort)
-        grids = {name: Sum().grid(heaviest) for name in self.extras}
+        limit = EXTRA if self.facts.capped else UNCAPPED_EXTRA
+        grids = {name: Grid.choose(limit, cohort) for name in self.extras}
         return {"model": self.pipeline.reducer.grid(self.facts), **grids}
 
     @cached_property
@@ -185,8 +202,17 @@ class BoundPipeline:
         return sum(scalar.size for scalar in self.schema)
 
     def check_room(self) -> None:
-        """Refuse a grid whose rounding could lengthen a share beyond its L2 claim."""
+        """Refuse a grid that lengthens a share beyond its L2 claim, or has no room for the noise.
+
+        The sum is at most 2^62; 40 standard deviations of noise have the other half of 2^63.
+        """
         facts, grid = self.facts, self.grids["model"]
+        if facts.is_private and 40 * facts.noise_multiplier * facts.l2 * 2.0**grid.exponent > 2**62:
+            raise PipelineError(
+                f"noise of {facts.noise_multiplier:g} × {facts.l2:g} overflows sums whose shares "
+                f"are at most {grid.limit:g}",
+                hint="leave the limit of Sum out, or bring it nearer to the clip norm",
+            )
         rounding = math.sqrt(facts.coordinates or 0) * grid.step / 2
         if math.isfinite(facts.l2) and rounding > facts.l2 * (2.0**-20 - 2.0**-22):
             raise PipelineError(
@@ -228,9 +254,9 @@ class BoundPipeline:
             return Refused(f"a {vector.dtype} vector of shape {vector.shape}"), old
         length = kernels().norm(vector)
         if not math.isfinite(length):
-            return Refused("not finite: the update has NaN or infinite coordinates"), old
+            return Refused("not finite: a coordinate is NaN, infinite, or overflows"), old
         update = Update(vector, length, counts=counts, extras=extras or {})
-        fresh = dict(old)
+        fresh, was_bounded = dict(old), False
         for step, before, _ in self.trace:
             told = (announced or {}).get(step.name)
             kept = old.get(step.name, {})
@@ -239,35 +265,41 @@ class BoundPipeline:
                 outcome, fresh[step.name] = outcome
             if isinstance(outcome, Refused):
                 return outcome, old
+            was_bounded |= step.kind == "bound" and outcome.scale < update.scale
             update = outcome
-        share = self._share(update)
+        share = self._share(update, was_bounded)
         return share, (old if isinstance(share, Refused) else fresh)
 
-    def _share(self, update: Update) -> Share | Refused:
+    def _share(self, update: Update, was_bounded: bool) -> Share | Refused:
         limit = self.grids["model"].limit
         longest = update.length * update.scale
-        if longest > limit and peak(on_wire(update.vector, update.scale)) > limit:
-            return Refused(f"out of range: a coordinate is beyond {limit:g}")
-        extras = {n: on_wire(update.extras[n], update.weight) for n in self.extras}
-        for name, extra in extras.items():
-            if not peak(extra) <= self.grids[name].limit:
-                return Refused(f"{name}: not finite or beyond {self.grids[name].limit:g}")
+        if not longest <= limit and not peak(on_wire(update.vector, update.scale)) <= limit:
+            return Refused(f"out of range: a coordinate is not within {limit:g}")
+        extras = dict[str, Vector]()
+        for name, size in self.extras.items():
+            segment = update.extras.get(name)
+            if segment is None or segment.shape != (size,) or segment.dtype != np.float64:
+                return Refused(f"{name}: not a float64 vector of {size}")
+            extras[name] = on_wire(segment, update.weight)
+            if not peak(extras[name]) <= self.grids[name].limit:
+                return Refused(f"{name}: not finite, or not within {self.grids[name].limit:g}")
         scalars = self.pack(update.counts)
         if isinstance(scalars, Refused):
             return scalars
-        was_bounded = update.scale < update.weight
         return Share(update.vector, update.scale, scalars, extras, update.length, was_bounded)
 
     def pack(self, counts: Mapping[str, int | Integers]) -> Integers | Refused:
-        """Return ``counts`` in the order of the schema; refuse one outside its bound."""
+        """Return ``counts`` in the order of the schema; refuse what is not within it."""
         packed, at = np.zeros(self.scalars_size, dtype=np.int64), 0
         for scalar in self.schema:
-            part = packed[at : at + scalar.size]
-            part[:] = counts[scalar.name]
-            at += scalar.size
+            numbers = np.asarray(counts.get(scalar.name))
+            if numbers.dtype.kind not in "iu" or numbers.size != scalar.size:
+                return Refused(f"{scalar.name} is not {scalar.size} integers of 64 bits")
             lowest = -scalar.bound if scalar.signed else 0
-            if part.min() < lowest or part.max() > scalar.bound:
+            if numbers.min() < lowest or numbers.max() > scalar.bound:
                 return Refused(f"{scalar.name} is outside [{lowest}, {scalar.bound}]")
+            packed[at : at + scalar.size] = numbers.reshape(-1)
+            at += scalar.size
         return packed
 
     def unpack(self, scalars: Integers) -> dict[str, Integers]:
@@ -285,8 +317,8 @@ class BoundPipeline:
         """
         states, grid = states or {}, self.grids["model"]
         integers = summed.vector
-        for step, before, _ in self.trace:
-            drawn = step.noise(integers.size, grid.exponent, Place(before, chance))
+        for step, _, _ in self.trace:
+            drawn = step.noise(integers.size, grid.exponent, Place(self.facts, chance))
             integers = integers if drawn is None else integers + drawn
         extras = {n: to_reals(v, self.grids[n].exponent) for n, v in summed.extras.items()}
         total = Total(

@@ -14,6 +14,8 @@ from hanse.core.sums import UNBOUNDED, Grid
 from hanse.errors import PipelineError
 
 UNBOUNDED_AND_UNCAPPED = 2.0**22
+EXTRA, UNCAPPED_EXTRA = 2.0**24, 2.0**34
+"""Largest |coordinate| of a further segment times its weight, with a cap and without."""
 
 
 @dataclass(frozen=True, slots=True)

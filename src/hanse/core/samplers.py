@@ -26,7 +26,7 @@ class Sampler(Protocol):
     name: ClassVar[str]
 
     def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
-        """Return the ids of the round's cohort, sorted."""
+        """Return the ids of the round's cohort, sorted; ``population`` is sorted too."""
         ...
 
     def largest(self, population: int) -> int:
@@ -75,7 +75,7 @@ class FixedSize:
 
     def __post_init__(self) -> None:
         """Refuse an empty cohort."""
-        if self.size < 1:
+        if not isinstance(self.size, int) or self.size < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- users pass anything
             raise ConfigError(f"a cohort of {self.size} clients is empty", hint="give size >= 1")
 
     def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class FixedSize:
 
     def law(self, population: int) -> SamplingLaw:
         """Return ``fixed`` at size/population."""
-        return SamplingLaw("fixed", self.size / population)
+        return SamplingLaw("fixed", self.largest(population) / population)
 
     def settings(self) -> dict[str, Json]:
         """Return the sampler as a table of a run file."""

@@ -18,10 +18,11 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=65_536, typed=True)
 def key(seed: int, *names: str | int) -> int:
     """Return the 64-bit key of ``seed`` and ``names``; a name's type and order count."""
-    text = "\0".join(f"{type(name).__name__[0]}{name}" for name in (seed, *names))
+    parts = [(type(name).__name__[0], str(name)) for name in (seed, *names)]
+    text = "".join(f"{kind}{len(name)}:{name}" for kind, name in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 

@@ -118,7 +118,10 @@ class Step:
         return total
 
     def noise(self, size: int, exponent: int, place: Place) -> Integers | None:
-        """Return integers at scale 2^``exponent`` to add to the sum, or None for no noise."""
+        """Return integers at scale 2^``exponent`` to add to the sum, or None for no noise.
+
+        ``place`` has the facts of a share on the wire, behind the last step: what is summed.
+        """
         return None
 
     def settings(self) -> dict[str, Json]:

@@ -88,8 +88,11 @@ def norm(vector: Vector) -> float:
 
 def exact(lanes: NDArray[np.float64]) -> float:
     """Return the exactly rounded sum of ``lanes``; infinity if it is not finite."""
-    total = float(lanes.sum())
-    return math.fsum(lanes) if math.isfinite(total) else math.inf
+    try:
+        total = math.fsum(lanes)
+    except OverflowError:
+        return math.inf
+    return total if math.isfinite(total) else math.inf
 
 
 def peak(vector: Vector) -> float:
@@ -101,7 +104,18 @@ def peak(vector: Vector) -> float:
 
 def on_wire(vector: Vector, scale: float) -> Vector:
     """Return ``vector``·``scale`` in the dtype of ``vector``: what travels."""
-    return vector * vector.dtype.type(scale)
+    with np.errstate(over="ignore"):
+        return vector * factor_of(vector, scale)
+
+
+def factor_of(vector: Vector, scale: float) -> np.floating:
+    """Return ``scale`` in the dtype of ``vector``, rounded down: a bound must not grow by it.
+
+    Rounding to nearest would do for normal numbers, for which bounds leave room, but doubles a
+    factor near the smallest subnormal.
+    """
+    factor = vector.dtype.type(scale)
+    return factor if float(factor) <= scale else np.nextafter(factor, vector.dtype.type(0))
 
 
 def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:

@@ -91,13 +91,13 @@ class Weight(Step):
 
     def encode(self, update: Update, place: Place) -> Update | Refused:
         """Leave ω pending on the update; refuse a weight that is out of range."""
-        amount = 1 if self.by == "uniform" else update.counts[self.by]
-        if not isinstance(amount, int) or amount < 0:
+        amount = 1 if self.by == "uniform" else update.counts.get(self.by)
+        if not isinstance(amount, int | np.integer) or isinstance(amount, bool) or amount < 0:
             return Refused(f"{self.by} is {amount}: it must be a whole number, not negative")
         if not self.is_capped and amount > UNCAPPED_LIMIT:
             return Refused(f"{self.by} is {amount}, and without a cap at most {UNCAPPED_LIMIT}")
         cap = self.cap if self.cap is not None else 1.0
-        kept = round(min(amount, cap) / cap / self.unit) if self.is_capped else amount
+        kept = round(min(int(amount), cap) / cap / self.unit) if self.is_capped else int(amount)
         omega = kept * self.unit
         counts = {**update.counts, "weight": kept}
         return replace(

@@ -56,9 +56,7 @@ class LocalTraining:
     def settings(self) -> dict[str, Json]:
         """Return the settings as a table of a run file, unset ones left out."""
         chosen: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {
-            k: list(v) if k == "betas" else v for k, v in chosen.items() if v is not None
-        }
+        return {k: list(v) if k == "betas" else v for k, v in chosen.items() if v is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class Clip(Step):
 
     def __post_init__(self) -> None:
         """Refuse a norm that bounds nothing, or that float32 cannot keep its claim at."""
+        if not isinstance(self.norm, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] -- users pass anything
+            raise PipelineError(f"{self} is no bound", hint="give the norm as a number")
+        object.__setattr__(self, "norm", float(self.norm))
         if not (2.0**-64 <= self.norm <= 2.0**64):
             raise PipelineError(
                 f"{self} is no bound",

@@ -20,7 +20,8 @@ LARGEST_MULTIPLIER = 100.0
 class GaussianNoise(Step):
     """Add N(0, (``noise_multiplier``·C)²) to each coordinate of the total, at the server.
 
-    C is the L2 bound of one client's share, taken from the facts: never typed twice. The noise
+    C is the L2 bound of one client's share on the wire, taken from the facts behind the last step:
+    never typed twice. The noise
     is a continuous Gaussian rounded to the grid of the exact sum and added to the integer total,
     before anything is divided: zeroing out one client moves the integer total by at most C, and
     everything after the sum is post-processing.

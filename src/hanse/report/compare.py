@@ -28,31 +28,51 @@ _NOT_COMPARED = ("name", "seed", "sums.")
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """A titled table of texts, a column per run after the first; ``nothing`` if it has no rows."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+    nothing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Runs by their ``names``; every list below has one entry per run.
 
-    ``settings``: flattened spec keys whose values differ. ``metrics``: final values over all
+    ``differing``: flattened spec keys whose values differ. ``metrics``: final values over all
     sites together (or on the central test data), means over seeds with intervals. ``gaps``: the
     same less the first run, paired by seed; None unless both have the same two seeds or more.
     ``digests`` are of the final models, one per seed.
     """
 
-    names: Sequence[str]
+    names: tuple[str, ...]
     seeds: Sequence[Sequence[int]]
-    settings: Mapping[str, Sequence[str]]
+    differing: Mapping[str, Sequence[str]]
     metrics: Mapping[str, Sequence[Interval]]
     gaps: Mapping[str, Sequence[Interval | None]]
     digests: Sequence[Sequence[str]]
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """Return the comparison as a table of texts, the names of the runs first."""
-        table = [("", *self.names), ("seeds", *(spans(s) or ABSENT for s in self.seeds))]
-        table += [(key, *values) for key, values in self.settings.items()]
+    @property
+    def results(self) -> Sheet:
+        """Final metrics, their differences, and the models' digests."""
+        rows = [("seeds", *(spans(s) or ABSENT for s in self.seeds))]
         for metric, values in self.metrics.items():
-            table.append((shown(metric), *map(str, values)))
+            rows.append((shown(metric), *map(str, values)))
             if any(self.gaps[metric]):
-                table.append((f"{shown(metric)}, less the first", *map(_gap, self.gaps[metric])))
-        return [*table, ("model", *map(_digest, self.digests))]
+                rows.append((f"{shown(metric)}, less the first", *map(_gap, self.gaps[metric])))
+        rows.append(("model", *map(_digest, self.digests)))
+        return Sheet("Final results, over all sites together", tuple(rows))
+
+    @property
+    def settings(self) -> Sheet:
+        """The settings that differ."""
+        rows = tuple((key, *values) for key, values in self.differing.items())
+        return Sheet("Settings that differ", rows, "All settings are the same.")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the whole comparison as one table of texts, the names of the runs first."""
+        return [("", *self.names), *self.results.rows, *self.settings.rows]
 
     @property
     def is_same_model(self) -> bool:
@@ -93,9 +113,9 @@ def _compared(folders: Mapping[str, Folder]) -> Comparison:
     metrics = _metrics(folders)
     finals = {m: [_finals(records, m) for records in all_records] for m in metrics}
     return Comparison(
-        names=list(folders),
+        names=tuple(folders),
         seeds=[_seeds(records) for records in all_records],
-        settings=_differing([settings(folder.first) for folder in folders.values()]),
+        differing=_differing([settings(folder.first) for folder in folders.values()]),
         metrics={m: [interval(list(f.values())) for f in found] for m, found in finals.items()},
         gaps={m: [_paired(f, found[0]) for f in found] for m, found in finals.items()},
         digests=[[r.digest for r in records if r.digest] for records in all_records],
@@ -146,13 +166,13 @@ def _paired(ours: Mapping[int, float | None], first: Mapping[int, float | None])
 def _gap(gap: Interval | None) -> str:
     if gap is None or gap.mean is None:
         return ABSENT
-    return difference(gap) + (" (within the seed spread)" if gap.holds_zero else "")
+    return difference(gap) + (" (within seed spread)" if gap.holds_zero else "")
 
 
 def _digest(digests: Sequence[str]) -> str:
     if not digests:
         return ABSENT
-    more = f" +{len(digests) - 1}" if len(digests) > 1 else ""
+    more = f" and {len(digests) - 1} more" if len(digests) > 1 else ""
     return digests[0][:_SHORT_DIGEST] + more
 
 

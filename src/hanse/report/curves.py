@@ -43,14 +43,19 @@ class _Frame:
 def rounds_svg(history: Iterable[object]) -> str:
     """Return the curves of a run as an SVG file, for a README or a slide.
 
-    ``history`` is ``Result.history`` or the rows of ``history.jsonl``. One chart per metric, side
-    by side: one line over all sites and one per site.
+    ``history`` is ``Result.history`` or the rows of ``history.jsonl``. One chart per metric, two
+    beside each other: one line over all sites and one per site.
     """
     record = Record({}, "", history_of(history), {}, {}, {}, {})
     charts = [draw(chart) for chart in metric_charts([record])]
-    placed = [tag("g", c, transform=f"translate({i * WIDTH:.0f} 0)") for i, c in enumerate(charts)]
+    placed = [tag("g", c, transform=_place(i)) for i, c in enumerate(charts)]
     label = f"{', '.join(metrics_of([record]))} by round"
-    return standalone(svg(WIDTH * max(len(charts), 1), HEIGHT, placed, label))
+    height = HEIGHT * -(-len(charts) // 2)
+    return standalone(svg(WIDTH * min(len(charts), 2), height, placed, label))
+
+
+def _place(index: int) -> str:
+    return f"translate({index % 2 * WIDTH:.0f} {index // 2 * HEIGHT:.0f})"
 
 
 def draw(chart: Chart) -> Drawn:

@@ -8,7 +8,6 @@ from hanse.report.folder import Folder, Record, open_folder
 from hanse.report.numerals import duration, plural, short, spans
 from hanse.report.page import render
 from hanse.report.results import tables
-from hanse.report.settings import flat, settings
 from hanse.report.series import (
     MOST_LINES,
     metric_charts,
@@ -18,6 +17,9 @@ from hanse.report.series import (
     sites_of,
     training_charts,
 )
+from hanse.report.settings import flat, settings
+
+__all__ = ["write_report"]
 
 KINDS = {"local": "local only", "federated": "federated", "pooled": "pooled"}
 
@@ -105,7 +107,6 @@ def _data(record: Record) -> dict[str, object]:
 
 def _pipeline(record: Record) -> dict[str, object]:
     return {
-        "explained": pipeline.explained(record),
         "steps": pipeline.steps(record),
         "observers": pipeline.observers(record),
     }

@@ -100,11 +100,13 @@ def plural(count: int, noun: str) -> str:
 
 
 def percent(part: float, of: float) -> str:
-    """Write a share; small ones keep a digit."""
+    """Write a share; what is not quite none or all does not read so."""
     if of <= 0:
         return MISSING
     share = 100 * part / of
-    return f"{share:.0f} %" if share in (0, 100) or 10 <= share < 99.5 else f"{share:.2g} %"
+    if 0 < share < 9.95:
+        return f"{share:.2g} %"
+    return f"{share:.0f} %" if share < 99.5 or part >= of else f"{min(share, 99.9):.1f} %"
 
 
 def size(count: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Templates filled with values: the one place where text becomes HTML, and every text is escaped."""
+"""Templates filled with values: here text becomes HTML, and every text is escaped."""
 
 from collections.abc import Mapping
 from functools import cache

@@ -38,12 +38,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The table of one metric. ``note`` says what is n/a, and why."""
+    """The table of one metric. ``notes`` say what is n/a, and why."""
 
     metric: str
     kinds: Sequence[str]
     rows: Sequence[Row]
     axis: Drawn
+    crowd: str
     notes: Sequence[str]
     lower_is_better: bool
 
@@ -61,7 +62,7 @@ class Comparison:
 def tables(folder: Folder) -> list[Comparison]:
     """Return a table per metric, none if no site's results are known."""
     found = [_table(folder, metric) for metric in metrics_of(folder.records)]
-    return [each for each in found if each and (each.notes or _has_values(each))]
+    return [each for each in found if each and _has_values(each)]
 
 
 def mean_of_sites(folder: Folder, metric: str) -> dict[str, Interval]:
@@ -101,7 +102,8 @@ def _table(folder: Folder, metric: str) -> Comparison | None:
             for name, cells in shown.items()
         ],
         axis=axis(scale),
-        notes=[*_crowd(sites), *_left_out(by_site, sites, reasons)],
+        crowd=_crowd(sites),
+        notes=_left_out(by_site, sites, reasons),
         lower_is_better=metric in _LOWER_IS_BETTER,
     )
 
@@ -110,24 +112,21 @@ def _has_values(found: Comparison) -> bool:
     return any(cell.mean is not None for row in found.rows for cell in row.cells.values())
 
 
-def _crowd(sites: Sequence[str]) -> list[str]:
+def _crowd(sites: Sequence[str]) -> str:
     if len(sites) <= MOST_SITES:
-        return []
-    return [f"{len(sites):,} sites are not listed one by one; baselines.json has them all"]
+        return ""
+    return f"{len(sites):,} sites are not listed one by one; baselines.json has them all."
 
 
 def _left_out(
     by_site: Mapping[str, Cells], sites: Sequence[str], reasons: Mapping[str, str]
 ) -> list[str]:
-    """Say where a metric is n/a and why, and that the mean of sites does without."""
-    known = _comparable(by_site, sites)
-    if len(known) == len(sites) or len(sites) > MOST_SITES:
+    """Say at which sites a metric is n/a and why, and that the mean of sites does without."""
+    without = [s for s in sites if any(None in values for values in by_site[s].values())]
+    if not without or len(sites) > MOST_SITES:
         return []
-    without = [site for site in sites if site not in known]
-    told = [f"{site}: {reasons.get(site, 'not defined')}" for site in without]
-    if not any(v is not None for cells in by_site.values() for c in cells.values() for v in c):
-        return [f"n/a at {'; at '.join(told)}."] if reasons else []
-    return [f"n/a at {'; at '.join(told)}. The mean of sites is over the others."]
+    told = "; ".join(f"{site} ({reasons.get(site, 'not defined')})" for site in without)
+    return [told + (". The mean is over the other sites." if len(without) < len(sites) else ".")]
 
 
 def _of(by_site: Mapping[str, Cells], sites: Sequence[str]) -> dict[str, Cells]:
@@ -154,8 +153,7 @@ def _all_cells(folder: Folder, metric: str) -> dict[str, Cells]:
     for site, kind, values in _summarised(folder, metric):
         found.setdefault(site, {}).setdefault(kind, values)
     sites = sorted(site for site in found if site != MEAN)
-    mean = _over_sites(found, _comparable(found, sites), lambda known: sum(known) / len(known))
-    return {**{site: found[site] for site in sites}, MEAN: mean}
+    return {**{site: found[site] for site in sites}, MEAN: _mean(found, sites)}
 
 
 def _measured(record: Record, metric: str) -> Iterator[tuple[str, str, float | None]]:
@@ -176,22 +174,32 @@ def _summarised(folder: Folder, metric: str) -> Iterator[tuple[str, str, list[fl
                 yield site, kind, values
 
 
-def _comparable(found: Mapping[str, Cells], sites: Sequence[str]) -> list[str]:
-    """Return the sites that have every kind in every seed, so that means are over the same."""
+def _mean(found: Mapping[str, Cells], sites: Sequence[str]) -> Cells:
+    """Return per seed the mean over the sites that have a value of every kind."""
     kinds = {kind for site in sites for kind in found[site]}
-    full = [s for s in sites if all(None not in found[s].get(k, [None]) for k in kinds)]
-    return full or list(sites)
+    full = {site: _complete(found[site]) for site in sites if kinds == found[site].keys()}
+    return _over_sites(full, list(full), lambda known: sum(known) / len(known))
+
+
+def _complete(cells: Cells) -> Cells:
+    """Return cells without the seeds in which a kind is missing."""
+    missing = [None in seed for seed in zip(*cells.values(), strict=True)]
+    return {
+        k: [None if m else v for v, m in zip(values, missing, strict=True)]
+        for k, values in cells.items()
+    }
 
 
 def _over_sites(
     found: Mapping[str, Cells], sites: Sequence[str], statistic: Callable[[list[float]], float]
 ) -> Cells:
+    """Return ``statistic`` over the sites that have a value, per kind and seed."""
     cells = Cells()
     for kind in KINDS:
         columns = [found[site][kind] for site in sites if kind in found[site]]
-        per_seed = [[v for v in seed if v is not None] for seed in zip(*columns, strict=True)]
+        known = [[v for v in seed if v is not None] for seed in zip(*columns, strict=True)]
         if columns:
-            cells[kind] = [statistic(known) if known else None for known in per_seed]
+            cells[kind] = [statistic(values) if values else None for values in known]
     return cells
 
 

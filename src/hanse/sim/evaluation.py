@@ -21,13 +21,17 @@ def evaluate(
     """Return the ``evaluation`` of a history row: pooled, and per site where that is released."""
     counts = pool.evaluate(vector, spec.clients, round)
     total, zero = spec.tally.accumulator(), np.zeros(0, dtype=spec.layout.dtype)
+    is_whole = True
     for numbers in counts.values():
         share, _ = spec.tally.encode(zero, numbers, lambda purpose: np.random.default_rng(0))
-        if not isinstance(share, Refused):
+        if isinstance(share, Refused):
+            is_whole = False
+        else:
             total.add(share, spec.tally.grids)
-    if total.reports == 0:
+    if not counts:
         return None
-    pooled = values(spec.tally.unpack(total.scalars), metrics)
+    summed: Counts = {n: int(c[0]) if c.size == 1 else c for n, c in spec.tally.unpack(total.scalars).items()}
+    pooled = values(summed if is_whole else {**summed, "loss": BEYOND}, metrics)
     sites: dict[str, Json] = {}
     if spec.evaluation.release in ("per-site", "simulation") and len(counts) <= MOST_SITES:
         sites = {client: values(numbers, metrics) for client, numbers in counts.items()}

@@ -9,9 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hanse import errors
-from hanse.errors import HanseError
+from hanse.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    HanseError,
+    PipelineError,
+    ProtocolError,
+    TaskError,
+    TransportError,
+)
 from hanse.sim.station import Kept
+
+
+KINDS: dict[str, type[HanseError]] = {
+    kind.__name__: kind
+    for kind in (
+        *(ConfigError, PipelineError, TaskError, DataError),
+        *(ProtocolError, BudgetError, TransportError),
+    )
+}
 
 
 def send(pipe: Connection, message: Mapping[str, Any], arrays: Kept | None = None) -> None:
@@ -43,7 +60,7 @@ def preserve(error: HanseError) -> dict[str, Any]:
 
 def revive(told: dict[str, Any]) -> HanseError:
     """Return the error that a worker met."""
-    kind = getattr(errors, told.pop("type"))
+    kind = KINDS[told.pop("type")]
     return kind(told.pop("message"), **told)
 
 

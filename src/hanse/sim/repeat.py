@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError
+from hanse.report.html import write_report
 from hanse.report.numerals import Interval, interval
 from hanse.sim.baselines import baselines as train_baselines
 from hanse.sim.files import write_whole
@@ -126,7 +127,7 @@ def repeat(
     summary = Summary(run.name, chosen, tuple(results), _by_site(tables), out)
     if several:
         _write(out / "summary.json", summary.json())
-    _report(out)
+    write_report(out)
     return summary
 
 
@@ -237,9 +238,3 @@ def _mean(by_site: Mapping[str, Cells], kind: str, metric: str) -> list[float | 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(value, indent=1).encode())
-
-
-def _report(out: Path) -> None:
-    from hanse.report.html import write_report
-
-    write_report(out)

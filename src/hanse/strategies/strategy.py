@@ -93,7 +93,7 @@ class StrategyProgram:
 
     def ask(self, state: GlobalModel) -> Ask:
         """Ask the cohort of the next round to train from the current model."""
-        work = Train(self.local, self.strategy.correction)
+        work = Train(self.strategy.fixed or self.local, self.strategy.correction)
         payload = {"model": state.vector}
         return Ask(state.round + 1, self.strategy.sampler, work, payload, self.pipeline)
 

@@ -1,1 +1,1 @@
-"""Training at a client: one adapter per framework behind the protocol of :mod:`hanse.train.local`."""
+"""Training at a client: one adapter per framework, behind the protocol of ``train/local.py``."""

@@ -14,7 +14,7 @@ import numpy as np
 from hanse.core.layout import Layout, Vector
 from hanse.core.metrics import FIXED, FIXED_BOUND, Metric
 from hanse.core.step import Integers, Scalar
-from hanse.core.work import LocalTraining, Train
+from hanse.core.work import Train
 
 MOST_EXAMPLES = 2**32
 
@@ -61,7 +61,7 @@ class Kernel(Protocol):
     def train(
         self, start: Vector, data: Prepared, work: Train, turn: Turn, local: Vector | None
     ) -> Trained:
-        """Train from ``start`` (flat, in the layout's dtype); TaskError if the user's code fails."""
+        """Train from ``start`` (flat, in the layout's dtype); TaskError if user code fails."""
         ...
 
     def evaluate(
@@ -110,7 +110,7 @@ class Task(Protocol):
 
 
 def training_scalars() -> tuple[Scalar, ...]:
-    """Return what every training reports: examples, steps, examples seen, and the loss over them."""
+    """Return what every training reports: examples, steps, examples seen, and their loss."""
     return (
         Scalar("examples", MOST_EXAMPLES),
         Scalar("steps", MOST_EXAMPLES),

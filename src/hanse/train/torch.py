@@ -1,7 +1,10 @@
 """The PyTorch adapter: a task is a model factory, a loss, and metrics."""
 
+# torch's annotations are incomplete; what leaves this module is annotated.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from hanse.train import exact
 
@@ -17,25 +20,42 @@ from hanse.core.step import Scalar  # noqa: E402
 from hanse.core.work import Train  # noqa: E402
 from hanse.errors import ConfigError, TaskError  # noqa: E402
 from hanse.train.local import training_scalars  # noqa: E402
-from hanse.train.torch_local import Loop, Optimizer, TorchKernel, UserLoop  # noqa: E402
-from hanse.train.torch_model import BufferPolicy, FlatModel, layout_of, tensors_of  # noqa: E402
+from hanse.train.torch_local import TorchKernel  # noqa: E402
+from hanse.train.torch_loop import Loop, UserLoop  # noqa: E402
+from hanse.train.torch_model import (  # noqa: E402
+    BufferPolicy,
+    FlatModel,
+    from_numpy,
+    layout_of,
+    tensors_of,
+)
+from hanse.train.torch_steps import Optimizer  # noqa: E402
 from hanse.train.userland import userland  # noqa: E402
 
 __all__ = ["Loop", "TorchTask", "loop"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+REPORTS = "hanse_reports"
 
 
-def loop(train: F | None = None, *, reports: tuple[str, ...] = ()) -> Any:
+def loop(train: UserLoop | None = None, *, reports: Iterable[str] = ()) -> Any:
     """Mark a training loop of your own: ``train(model, dataset, ctx)``.
 
     It trains ``model`` in place and returns the number of examples, or ``(number, {"loss": …})``
     with means over them; names other than ``loss`` are declared in ``reports``. ``ctx`` is a
-    :class:`Loop`: its ``correct()`` goes between ``backward()`` and ``step()``.
+    :class:`Loop`: its ``correct()`` goes between ``backward()`` and ``step()``. Raises ConfigError
+    for a report whose name is taken.
     """
+    names = (reports,) if isinstance(reports, str) else tuple(reports)
+    taken = {scalar.name for scalar in training_scalars()} | {"weight"}
+    for name in names:
+        if name in taken or names.count(name) > 1:
+            raise ConfigError(
+                f"a loop cannot report {name!r}: the name is taken",
+                hint="the loss needs no declaration; give each other report a name of its own",
+            )
 
-    def mark(function: F) -> F:
-        function.hanse_reports = reports  # type: ignore[attr-defined]
+    def mark(function: UserLoop) -> UserLoop:
+        setattr(function, REPORTS, names)
         return function
 
     return mark if train is None else mark(train)
@@ -66,23 +86,34 @@ class TorchTask:
     ) -> None:
         """Keep the parts; nothing is built yet."""
         self.model, self.loss, self.metrics = model, loss, tuple(metrics)
-        self.optimizer, self.buffers, self.device = optimizer, buffers, device
+        self.optimizer, self.device = optimizer, device
+        self.buffers: BufferPolicy | None = buffers
         self.train, self.reports = train, self._declared(train)
         if buffers not in (None, "aggregate", "local", "freeze"):
             raise ConfigError(
                 f"buffers={buffers!r} is no policy", hint='use "aggregate", "local" or "freeze"'
+            )
+        reduction = getattr(loss, "reduction", "mean")
+        if reduction != "mean":
+            raise ConfigError(
+                f"{loss} has reduction={reduction!r}, and a task's loss is the mean over a batch",
+                hint=f'use {type(loss).__name__}(reduction="mean")',
             )
         for metric in self.metrics:
             if not isinstance(metric, Metric):  # pyright: ignore[reportUnnecessaryIsInstance] -- users pass anything
                 raise ConfigError(
                     f"{metric!r} is not a metric", hint="use hanse.metrics.auc, .accuracy, …"
                 )
+        names = [metric.name for metric in self.metrics]
+        for name in names:
+            if name in ("loss", "examples") or names.count(name) > 1:
+                raise ConfigError(f"two metrics are called {name!r}", hint="leave one out")
 
     @staticmethod
     def _declared(train: UserLoop | None) -> tuple[str, ...]:
         if train is None:
             return ()
-        reports = getattr(train, "hanse_reports", None)
+        reports = getattr(train, REPORTS, None)
         if reports is None:
             raise ConfigError(
                 f"{getattr(train, '__name__', train)!r} is not marked as a loop",
@@ -147,13 +178,13 @@ class TorchTask:
         layout = layout_of(tensors)
         with torch.no_grad():
             for name, value in layout.views(vector).items():
-                tensors[name][0].copy_(torch.from_numpy(value.copy()))
+                tensors[name][0].copy_(from_numpy(value.copy()))
         return module.eval()
 
     def prepare_process(self, threads: int) -> str:
         """Set this process up for exact training; return its numeric fingerprint."""
         exact.settle()
         torch.set_num_threads(threads)
-        left, right = (torch.from_numpy(matrix.copy()) for matrix in exact.probe())
+        left, right = (from_numpy(matrix.copy()) for matrix in exact.probe())
         product = (left @ right).numpy().tobytes()
         return exact.fingerprint(torch.__version__.encode() + product)

@@ -1,6 +1,12 @@
 """A client's data set in PyTorch's form: checked once, then handed out as fresh batches."""
 
-from collections.abc import Sequence
+# torch's annotations are incomplete; what leaves this module is annotated.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset, default_collate
 
-from hanse.errors import DataError
+from hanse.errors import DataError, TaskError
 
 CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 PROBABILITIES = (nn.BCELoss,)
+UNIT = (nn.BCELoss, nn.BCEWithLogitsLoss)
+REALS = (
+    *(*UNIT, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss),
+    *(nn.KLDivLoss, nn.SoftMarginLoss, nn.MultiLabelSoftMarginLoss),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +61,21 @@ class Items:
 
     def batch(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the collated items of ``index``."""
-        *inputs, targets = default_collate([self.dataset[int(i)] for i in index])
-        rows = as_rows(inputs, targets, self.loss, self.dtype, self.site)
+        numbers = index.tolist()
+        item = default_collate([self.dataset[i] for i in numbers])
+        if not isinstance(item, tuple | list) or len(item) < 2:
+            raise DataError(
+                f"{self.site}: an item of {type(self.dataset).__name__} is not (input, …, target)",
+                hint="return (inputs, targets) as arrays, or a data set of such items",
+            )
+        *inputs, targets = item
+        rows = as_rows(inputs, targets, self.loss, self.dtype, self.site, numbers)
         moved = tuple(part.to(self.device) for part in rows.inputs)
         return moved, rows.targets.to(self.device)
 
 
 def prepare(
-    dataset: object, loss: nn.Module, dtype: torch.dtype, device: torch.device, site: str
+    dataset: Any, loss: nn.Module, dtype: torch.dtype, device: torch.device, site: str
 ) -> Rows | Items:
     """Bring ``dataset`` into one of the two forms.
 
@@ -87,15 +105,19 @@ def prepare(
     return items
 
 
-def _tensor(part: object, site: str) -> Tensor:
+def _tensor(part: Any, site: str) -> Tensor:
     if isinstance(part, Tensor):
-        return part
+        return part.detach()
     array = np.asarray(part)
     if array.dtype.kind not in "fiub":
         raise DataError(
             f"{site}: an array of {array.dtype} is not numeric", hint="encode it as numbers first"
         )
-    return torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch cannot index these
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
+        return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _empty(site: str) -> DataError:
@@ -103,24 +125,32 @@ def _empty(site: str) -> DataError:
 
 
 def as_rows(
-    inputs: Sequence[Tensor], targets: Tensor, loss: nn.Module, dtype: torch.dtype, site: str
+    inputs: Sequence[Tensor],
+    targets: Tensor,
+    loss: nn.Module,
+    dtype: torch.dtype,
+    site: str,
+    numbers: Sequence[int] | None = None,
 ) -> Rows:
-    """Check inputs and targets, and convert them to the model's dtype and the loss's targets."""
+    """Check inputs and targets, and convert them to the model's dtype and the loss's targets.
+
+    ``numbers`` are those of the rows, if they do not start at 0.
+    """
     if len(targets) == 0:
         raise _empty(site)
-    for number, part in enumerate(inputs):
+    converted = [p.to(dtype) if p.is_floating_point() else p for p in inputs]
+    for number, part in enumerate(converted):
         if len(part) != len(targets):
             raise DataError(
                 f"{site}: {len(part)} inputs but {len(targets)} targets",
                 hint="inputs and targets have one row per example",
             )
-        check_finite(part, site, f"input {number}" if len(inputs) > 1 else "the input")
-    check_finite(targets, site, "the target")
-    converted = tuple(p.to(dtype) if p.is_floating_point() else p for p in inputs)
+        check_finite(part, site, f"input {number}" if len(inputs) > 1 else "the input", numbers)
+    check_finite(targets, site, "the target", numbers)
     return Rows(tuple(p.contiguous() for p in converted), _targets(targets, loss, dtype, site))
 
 
-def check_finite(part: Tensor, site: str, what: str) -> None:
+def check_finite(part: Tensor, site: str, what: str, numbers: Sequence[int] | None = None) -> None:
     """Raise DataError naming the first row and column that is NaN or infinite."""
     if not part.is_floating_point() or bool(torch.isfinite(part).all()):
         return
@@ -128,29 +158,60 @@ def check_finite(part: Tensor, site: str, what: str) -> None:
     at = f", column {column[0]}" if column else ""
     bad = part[(row, *column)].item()
     raise DataError(
-        f"{site}: {what} is {bad} in row {row}{at}",
+        f"{site}: {what} is {bad} in row {row if numbers is None else numbers[row]}{at}",
         hint="fill or drop missing values in data(site), and add a column that says which",
     )
 
 
 def _targets(targets: Tensor, loss: nn.Module, dtype: torch.dtype, site: str) -> Tensor:
-    if isinstance(loss, CLASSES) and targets.ndim != 2:
-        whole = targets.to(torch.int64)
-        if targets.is_floating_point() and not bool((whole == targets).all()):
-            raise DataError(
-                f"{site}: {type(loss).__name__} takes class numbers, and the targets hold "
-                f"{float(targets[whole != targets][0]):g}",
-                hint="return targets as integers 0, 1, 2, …",
-            )
-        if bool((whole < 0).any()):
-            raise DataError(f"{site}: a target is negative", hint="classes count from 0")
-        return whole.contiguous()
-    if isinstance(loss, nn.BCEWithLogitsLoss | nn.BCELoss) and bool(
-        ((targets < 0) | (targets > 1)).any()
-    ):
+    """Return class numbers for a loss of classes, reals for one of reals, else what was given."""
+    is_real = targets.is_floating_point()
+    if isinstance(loss, CLASSES) and (targets.ndim == 1 or not is_real):
+        return _class_numbers(targets, loss, site)
+    if isinstance(loss, UNIT) and bool(((targets < 0) | (targets > 1)).any()):
         raise DataError(
             f"{site}: {type(loss).__name__} takes targets between 0 and 1, and they go from "
             f"{float(targets.min()):g} to {float(targets.max()):g}",
             hint="return 0 or 1 per row, or use nn.CrossEntropyLoss for classes",
         )
-    return targets.to(dtype).contiguous()
+    wanted = dtype if is_real or isinstance(loss, (*REALS, *CLASSES)) else targets.dtype
+    return targets.to(wanted).contiguous()
+
+
+def _class_numbers(targets: Tensor, loss: nn.Module, site: str) -> Tensor:
+    whole = targets.to(torch.int64)
+    if targets.is_floating_point() and not bool((whole == targets).all()):
+        raise DataError(
+            f"{site}: {type(loss).__name__} takes class numbers, and the targets hold "
+            f"{float(targets[whole != targets][0]):g}",
+            hint="return targets as integers 0, 1, 2, …",
+        )
+    if bool((whole < 0).any()):
+        raise DataError(f"{site}: a target is negative", hint="classes count from 0")
+    return whole.contiguous()
+
+
+@contextmanager
+def fitting(what: str, outputs: object, site: str) -> Generator[None]:
+    """Turn what torch and NumPy say of shapes that do not fit ``what`` into a TaskError."""
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("error", "Using a target size")  # torch would broadcast
+            yield
+    except (ValueError, RuntimeError, IndexError, TypeError, AttributeError, UserWarning) as error:
+        raise TaskError(
+            f"{site}: model output {shape} does not fit {what}: {str(error).splitlines()[0]}",
+            hint="change the model's last layer or the targets that data(site) returns",
+            site=site,
+            phase="a first batch",
+        ) from error
+
+
+def check_classes(targets: Tensor, classes: int, site: str) -> None:
+    """Raise DataError if a class number is beyond the ``classes`` that a model tells apart."""
+    if not targets.is_floating_point() and int(targets.max()) >= classes:
+        raise DataError(
+            f"{site}: a target is class {int(targets.max())}, and the model has {classes} classes",
+            hint="classes count from 0; correct the targets or the model's last layer",
+        )

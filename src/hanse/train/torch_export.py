@@ -1,7 +1,11 @@
 """What becomes of a trained PyTorch model: predictions, TorchScript, ONNX."""
 
+# torch's annotations are incomplete; what leaves this module is annotated.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -97,10 +101,10 @@ def _onnx(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
                 f"ONNX needs {package}, which is not installed", hint="pip install 'hanse[onnx]'"
             )
     rows = torch.export.Dim("rows")
-    said = io.StringIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # packages that are not needed
     with (
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(said),
+        contextlib.redirect_stdout(io.StringIO()),
         userland(phase="writing ONNX"),
     ):
         warnings.simplefilter("ignore")

@@ -1,7 +1,14 @@
 """Local training in PyTorch: the one loop that simulator and site share."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+# torch's annotations are incomplete; what leaves this module is annotated.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import random
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,93 +19,44 @@ from hanse.core.buffers import to_moments
 from hanse.core.layout import Vector
 from hanse.core.metrics import Metric, fixed
 from hanse.core.step import Integers
-from hanse.core.work import LocalTraining, Proximal, Train
+from hanse.core.work import Train
 from hanse.errors import TaskError
 from hanse.train.local import Trained, Turn
-from hanse.train.torch_data import PROBABILITIES, Items, Rows, prepare
-from hanse.train.torch_model import FlatModel
+from hanse.train.torch_data import (
+    CLASSES,
+    PROBABILITIES,
+    Items,
+    Rows,
+    check_classes,
+    fitting,
+    prepare,
+)
+from hanse.train.torch_loop import Loop, UserLoop, counts_of
+from hanse.train.torch_model import FlatModel, from_numpy
+from hanse.train.torch_steps import Optimizer, corrected, optimizer_of
 from hanse.train.userland import userland
 
 EVALUATION_BATCH = 1024
-Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
-@dataclass
-class Loop:
-    """What a training loop of the user's own is given beside model and data set.
-
-    ``local``: the run's [local] settings; ``round``, ``client``: whose turn it is; ``seed``: an
-    integer of this turn; ``generator``: a torch generator seeded with it, for shuffling.
-    """
-
-    local: LocalTraining
-    round: int
-    client: str
-    seed: int
-    device: torch.device
-    generator: torch.Generator
-    correction: Proximal | None
-    starts: list[Tensor]
-    parameters: list[nn.Parameter]
-    corrected: bool = False
-
-    def correct(self) -> None:
-        """Add the strategy's gradient correction: call it between backward() and step().
-
-        Without a correction (FedAvg) it does nothing, so that a loop can always call it.
-        """
-        self.corrected = True
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        if self.correction is not None:
-            pairs = [(p, s) for p, s in zip(self.parameters, self.starts, strict=True) if p.grad is not None]
-            apply_correction(grads, [p for p, _ in pairs], [s for _, s in pairs], self.correction)
-
-
-UserLoop = Callable[[nn.Module, object, Loop], "int | tuple[int, Mapping[str, float]]"]
-
-
-def apply_correction(
-    grads: list[Tensor], params: list[nn.Parameter] | list[Tensor], starts: list[Tensor], by: Proximal
-) -> None:
-    """Add μ·(w − w_start) to the gradients, in place (arXiv:1812.06127, eq. 2)."""
-    with torch.no_grad():
-        away = torch._foreach_sub(params, starts)  # pyright: ignore
-        torch._foreach_add_(grads, away, alpha=by.mu)  # pyright: ignore
-
-
-@dataclass
-class Sgd:
-    """PyTorch's SGD without an optimiser object: w ← w − lr·v, v ← momentum·v + g + decay·w."""
-
-    local: LocalTraining
-    velocity: list[Tensor] = field(default_factory=list[Tensor])
-
-    def step(self, params: list[nn.Parameter], grads: list[Tensor]) -> None:
-        """Take one step; ``grads`` are consumed."""
-        local = self.local
-        if local.weight_decay:
-            torch._foreach_add_(grads, params, alpha=local.weight_decay)  # pyright: ignore
-        if local.momentum:
-            if self.velocity:
-                torch._foreach_mul_(self.velocity, local.momentum)  # pyright: ignore
-                torch._foreach_add_(self.velocity, grads)  # pyright: ignore
-            else:
-                self.velocity = grads
-            grads = self.velocity
-        torch._foreach_add_(params, grads, alpha=-local.lr)  # pyright: ignore
-
-
-@dataclass
-class Boxed:
-    """Any ``torch.optim`` optimiser behind the same call."""
-
-    optimizer: torch.optim.Optimizer
-
-    def step(self, params: list[nn.Parameter], grads: list[Tensor]) -> None:
-        """Take one step."""
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g
-        self.optimizer.step()
+@contextmanager
+def chance(seed: int, device: torch.device, *, everywhere: bool) -> Generator[None]:
+    """Seed what a model (``everywhere``: a data set too) may draw from; give it back afterwards."""
+    torch_state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a traceback: 0.4 ms
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    states = (random.getstate(), np.random.get_state()) if everywhere else None
+    if everywhere:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(torch_state)
+        if states is not None:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 class TorchKernel:
@@ -126,38 +84,42 @@ class TorchKernel:
             for e in layout.entries
             if e.role == "trainable"
         ]
-        by_id = {id(tensor): index for index, (tensor, _) in enumerate(model.views)}
-        order = sorted(range(len(model.parameters)), key=lambda i: by_id[id(model.parameters[i])])
-        self.parameters = [model.parameters[i] for i in order]
+        self.parameters = model.parameters
 
     def prepare(self, dataset: object, turn: Turn) -> Rows | Items:
-        """Check ``dataset``, and that two rows of it fit the model and its loss."""
-        with userland(site=turn.client, phase="reading the data set"):
-            data = prepare(dataset, self.loss, self.model.flat.dtype, self.model.device, turn.client)
-        self._try(data, turn)
+        """Check ``dataset``, and that two rows of it fit the model, its loss and its metrics."""
+        dtype, device = self.model.flat.dtype, self.model.device
+        with self._chance(turn, "prepare", everywhere=True):
+            with userland(site=turn.client, phase="reading the data set"):
+                data = prepare(dataset, self.loss, dtype, device, turn.client)
+            self._try(data, turn)
         return data
+
+    def _chance(
+        self, turn: Turn, purpose: str, *, everywhere: bool
+    ) -> AbstractContextManager[None]:
+        seed = seeds.key(turn.seed, turn.round, turn.client, purpose) >> 1
+        return chance(seed, self.model.device, everywhere=everywhere or self.loop is not None)
 
     def _try(self, data: Rows | Items, turn: Turn) -> None:
         inputs, targets = data.batch(torch.arange(min(2, data.n), device=self.model.device))
         module = self.model.module.eval()
         with torch.no_grad(), userland(site=turn.client, phase="the model on a first batch"):
             outputs = module(*inputs)
-        try:
-            with torch.no_grad():
-                self._loss(outputs, targets)
-        except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise TaskError(
-                f"{turn.client}: model output {shape} does not fit {type(self.loss).__name__} "
-                f"with targets {tuple(targets.shape)} of {targets.dtype}: "
-                f"{str(error).splitlines()[0]}",
-                hint="change the model's last layer or the targets that data(site) returns",
-                site=turn.client,
-                phase="the loss on a first batch",
-            ) from error
+        shapes = f"with targets {tuple(targets.shape)} of {targets.dtype}"
+        with fitting(f"{type(self.loss).__name__} {shapes}", outputs, turn.client):
+            loss = self._loss(outputs, targets)
+            if loss.numel() != 1:
+                raise ValueError(f"the loss has shape {tuple(loss.shape)}, and must be one number")
+        for metric in self.metrics:
+            with fitting(f"the metric {metric.name} {shapes}", outputs, turn.client):
+                metric.counts(self._as_scores(outputs), targets.double().numpy(force=True))
+        if isinstance(self.loss, CLASSES) and isinstance(data, Rows):
+            check_classes(data.targets, outputs.shape[1], turn.client)
 
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        if outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
+    def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        column = isinstance(outputs, Tensor) and outputs.ndim == targets.ndim + 1
+        if column and outputs.shape[-1] == 1:
             outputs = outputs.squeeze(-1)
         return self.loss(outputs, targets)
 
@@ -168,20 +130,22 @@ class TorchKernel:
         self._load(start, local)
         if work.correction is not None or self.loop is not None:
             self.start.copy_(self.model.flat)
-        torch.manual_seed(seeds.key(turn.seed, turn.round, turn.client, "torch") >> 1)
-        with userland(site=turn.client, round=turn.round, phase="training"):
+        with (
+            self._chance(turn, "torch", everywhere=isinstance(data, Items)),
+            userland(site=turn.client, round=turn.round, phase="training"),
+        ):
             run = self._own_loop if self.loop is None else self._user_loop
             counts = run(data, work, turn)
-        return self._trained(start, counts)
+            return self._trained(start, counts)
 
     def _load(self, vector: Vector, local: Vector | None) -> None:
         self.model.load(vector)
         if local is not None:
-            self.model.flat[self.local].copy_(torch.from_numpy(local))
+            self.model.flat[self.local].copy_(from_numpy(local))
 
     def _own_loop(self, data: Rows | Items, work: Train, turn: Turn) -> dict[str, int]:
         local, module, params = work.local, self.model.training(), self.parameters
-        optimizer = self._optimizer(local)
+        optimizer = optimizer_of(local, params, self.optimizer)
         size, steps, seen, total = local.batch_size or data.n, 0, 0, 0.0
         enough = local.steps or local.epochs * -(-data.n // size)
         device = self.model.device
@@ -191,31 +155,14 @@ class TorchKernel:
                 inputs, targets = data.batch(index)
                 with torch.autocast(device.type, torch.bfloat16, enabled=local.amp):
                     loss = self._loss(module(*inputs), targets)
-                grads = list(torch.autograd.grad(loss, params, materialize_grads=True))
+                grads = torch.autograd.grad(loss, params, materialize_grads=True)
                 if work.correction is not None:
-                    apply_correction(grads, params, self.starts, work.correction)
+                    grads = corrected(grads, params, self.starts, work.correction)
                 with torch.no_grad():
                     optimizer.step(params, grads)
                 steps, seen = steps + 1, seen + len(index)
                 total += float(loss.detach()) * len(index)
         return {"examples": data.n, "steps": steps, "seen": seen, "loss": fixed(total)}
-
-    def _optimizer(self, local: LocalTraining) -> Sgd | Boxed:
-        if local.optimizer == "sgd":
-            return Sgd(local)
-        if local.optimizer == "task":
-            assert self.optimizer is not None
-            return Boxed(self.optimizer(self.parameters))
-        known = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[local.optimizer]
-        return Boxed(
-            known(
-                self.parameters,
-                lr=local.lr,
-                betas=local.betas,
-                eps=local.eps,
-                weight_decay=local.weight_decay,
-            )
-        )
 
     def _user_loop(self, data: Rows | Items, work: Train, turn: Turn) -> dict[str, int]:
         seed = seeds.key(turn.seed, turn.round, turn.client, "loop") >> 1
@@ -227,29 +174,12 @@ class TorchKernel:
         dataset = data.dataset if isinstance(data, Items) else _as_dataset(data)
         assert self.loop is not None
         returned = self.loop(self.model.training(), dataset, loop)
-        examples, reports = returned if isinstance(returned, tuple) else (returned, {})
-        if work.correction is not None and not loop.corrected:
+        if work.correction is not None and not loop.was_corrected:
             raise TaskError(
                 "the strategy corrects gradients, and the loop never called ctx.correct()",
                 hint="call ctx.correct() between loss.backward() and optimizer.step()",
             )
-        return self._reported(examples, reports)
-
-    def _reported(self, examples: object, reports: Mapping[str, float]) -> dict[str, int]:
-        if not isinstance(examples, int) or isinstance(examples, bool) or examples < 0:
-            raise TaskError(
-                f"the loop returned {examples!r} as its number of examples",
-                hint="return the number of examples, or (number, {'loss': mean loss})",
-            )
-        unknown = sorted(set(reports) - {"loss", *self.reports})
-        if unknown:
-            raise TaskError(
-                f"the loop reports {unknown[0]!r}, which it did not declare",
-                hint=f'declare it: @hanse.train.torch.loop(reports=("{unknown[0]}",))',
-            )
-        sums = {name: fixed(float(reports.get(name, 0.0)) * examples) for name in self.reports}
-        loss = fixed(float(reports.get("loss", 0.0)) * examples)
-        return {"examples": examples, "steps": 0, "seen": examples, "loss": loss, **sums}
+        return counts_of(returned, self.reports)
 
     def _trained(self, start: Vector, counts: dict[str, int]) -> Trained:
         after = self.model.read().numpy(force=True)
@@ -269,7 +199,11 @@ class TorchKernel:
         self._load(vector, local)
         module, total = self.model.module.eval(), 0.0
         counts = {m.name: np.zeros(m.size, dtype=np.int64) for m in self.metrics}
-        with torch.no_grad(), userland(site=turn.client, round=turn.round, phase="evaluation"):
+        with (
+            torch.no_grad(),
+            self._chance(turn, "evaluate", everywhere=isinstance(data, Items)),
+            userland(site=turn.client, round=turn.round, phase="evaluation"),
+        ):
             for index in torch.arange(data.n, device=self.model.device).split(EVALUATION_BATCH):
                 inputs, targets = data.batch(index)
                 outputs = module(*inputs)
