@@ -1,7 +1,7 @@
 """Every deliberate error of Hanse, on one page, sorted by who must act.
 
-Text says what happened, with the values; ``hint`` says what to do. ``code`` is stable: it is the exit
-message of the command line, the problem type on the wire, and the heading in ``docs/errors.md``.
+Text says what happened, with the values; ``hint`` says what to do. ``code`` is stable: it is the
+exit message of the command line, the problem type on the wire, the heading in ``docs/errors.md``.
 """
 
 

@@ -469,7 +469,7 @@ def test_a_plan_that_contradicts_itself_is_refused(settings, says):
         Plan(**{"round": 1, "cohort": FIVE, "goal": 3, "minimum": 2} | settings)
 
 
-def test_ten_thousand_clients_in_batches_take_well_under_a_second():
+def test_ten_thousand_clients_in_batches_cost_no_square_of_their_number():
     cohort = tuple(f"c{i:05}" for i in range(10_000))
     batches = [cohort[i : i + 100] for i in range(0, 10_000, 100)]
     plan = Plan(1, cohort, goal=10_000, minimum=1, selection_s=60, deadline_s=60)
@@ -482,7 +482,7 @@ def test_ten_thousand_clients_in_batches_take_well_under_a_second():
         state, _ = step(state, Reported(tuple(Report(c, "#" + c) for c in batch), 2.0))
     assert isinstance(state, Done)
     assert len(state.counted) == 10_000
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 2.0  # measured 0.1; the rest is for coverage tracing
 
 
 # Any interleaving

@@ -152,3 +152,17 @@ def test_a_picture_of_hostile_names_is_well_formed():
 
 def test_a_picture_of_nothing_is_empty():
     ElementTree.fromstring(rounds_svg([]))
+
+
+def test_a_population_without_numbers_has_no_picture(tmp_path):
+    sample.heart(tmp_path, seeds=1, rounds=2)
+    (tmp_path / "population.json").write_text('{"clients": [{"id": "a"}, {"id": "b"}]}')
+    assert "Who holds what" not in parse(write_report(tmp_path)).text
+
+
+def test_a_clip_that_never_fired_has_a_sentence_and_no_chart(tmp_path):
+    rows = [sample.row(n, ["a"]) for n in (1, 2)]
+    sample.write(tmp_path, sample.spec("r", ["a"], 2, 1), rows)
+    text = parse(write_report(tmp_path)).text
+    assert "The clip at L2 norm 1 shortened 0 of 2 updates (0 %)." in text
+    assert "share of updates that the clip shortened" not in text

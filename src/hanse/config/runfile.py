@@ -25,6 +25,7 @@ from hanse.sim.run import Run
 from hanse.strategies import Strategy
 from hanse.train.exact import settle
 from hanse.train.local import training_scalars
+from hanse.train.userland import userland
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class RunFile:
             evaluation=self.evaluation,
             reporting=self.reporting,
             faults=self.faults,
-            central=None if self.central is None else self._function(self.central, "central")(),
+            central=self._holdout(),
             name=self.name,
             references={
                 "task": self.task,
@@ -138,7 +139,14 @@ class RunFile:
         if self.split is None:
             return Sites(function, self.sites, self.sources, self.seed)
         split = self.split
-        return Partitioned(function, split.clients, split.partitioner, split.name, self.seed)
+        return Partitioned(function, split.clients, split.partitioner, self.seed)
+
+    def _holdout(self) -> object | None:
+        if self.central is None:
+            return None
+        function = self._function(self.central, "central")
+        with userland(phase="reading the central data set"):
+            return function()
 
     def _function(self, reference: str, key: str) -> Any:
         function = resolve(reference, self.folder, key)

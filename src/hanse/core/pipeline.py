@@ -266,6 +266,8 @@ class BoundPipeline:
             if isinstance(outcome, Refused):
                 return outcome, old
             was_bounded |= step.kind == "bound" and outcome.scale < update.scale
+            if outcome.vector is not update.vector:
+                outcome = replace(outcome, length=kernels().norm(outcome.vector))
             update = outcome
         share = self._share(update, was_bounded)
         return share, (old if isinstance(share, Refused) else fresh)

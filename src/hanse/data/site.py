@@ -12,7 +12,7 @@ ID = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 def check_id(site: str) -> str:
     """Return ``site`` if it is a site id (``[a-z0-9][a-z0-9-]*``); else raise ConfigError."""
-    if not ID.fullmatch(site):
+    if not (isinstance(site, str) and ID.fullmatch(site)):  # pyright: ignore[reportUnnecessaryIsInstance] -- users number sites
         raise ConfigError(
             f"{site!r} is not a site id",
             hint="use lower-case letters, digits and hyphens, such as va-long-beach",

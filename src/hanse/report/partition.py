@@ -49,13 +49,13 @@ class Partition:
 
 
 def read(record: Record) -> Partition | None:
-    """Return the partition, None where the folder does not tell it."""
+    """Return the partition, None where the folder does not tell how many rows a client has."""
     found = record.population
     listed = rows(found.get("parts")) or rows(found.get("clients"))
     parts = [_client(table(each)) for each in listed]
-    if not parts:
-        return None
     total = sum(part.n for part in parts)
+    if not total:
+        return None
     return Partition(
         clients=whole_number(found.get("clients")) or len(parts),
         rows=whole_number(found.get("rows")) or total,

@@ -46,7 +46,8 @@ def charts(records: Sequence[Record]) -> list[Chart]:
         Series("longest", per_round(records, lambda r: r.longest), "c1"),
         Series("total", per_round(records, lambda r: r.norm), "c0", strong=True),
     ]
-    fired = [Series("clipped", per_round(records, _share), "c1")] if norm else []
+    shares = Series("clipped", per_round(records, _share), "c1")
+    fired = [shares] if any(share for _, share in shares.known) else []
     found = [
         Chart("L2 norm of updates", lengths, last, ("clip", norm) if norm else None, True),
         Chart("share of updates that the clip shortened, %", fired, last, None, True),

@@ -6,7 +6,7 @@ import numpy as np
 
 from hanse.core.canonical import Json
 from hanse.core.layout import Vector
-from hanse.core.metrics import FIXED, Metric
+from hanse.core.metrics import BEYOND, FIXED, Metric
 from hanse.core.spec import RunSpec
 from hanse.core.step import Integers, Refused
 from hanse.sim.pool import Pool
@@ -30,7 +30,7 @@ def evaluate(
             total.add(share, spec.tally.grids)
     if not counts:
         return None
-    summed: Counts = {n: int(c[0]) if c.size == 1 else c for n, c in spec.tally.unpack(total.scalars).items()}
+    summed: Counts = spec.tally.unpack(total.scalars)
     pooled = values(summed if is_whole else {**summed, "loss": BEYOND}, metrics)
     sites: dict[str, Json] = {}
     if spec.evaluation.release in ("per-site", "simulation") and len(counts) <= MOST_SITES:
@@ -40,9 +40,15 @@ def evaluate(
 
 def values(counts: Counts, metrics: Sequence[Metric]) -> dict[str, Json]:
     """Return loss and metrics of ``counts``; an undefined metric is None, with its reason."""
-    examples = int(np.asarray(counts["examples"]).item())
-    loss = int(np.asarray(counts["loss"]).item()) * FIXED / examples if examples else None
-    row: dict[str, Json] = {"examples": examples, "loss": loss}
+    examples, loss = (int(np.asarray(counts[name]).item()) for name in ("examples", "loss"))
+    if loss == BEYOND:
+        names = ["loss", *(metric.name for metric in metrics)]
+        why: dict[str, Json] = dict.fromkeys(names, "the loss is not finite")
+        return {"examples": examples, **dict.fromkeys(names), "undefined": why}
+    row: dict[str, Json] = {
+        "examples": examples,
+        "loss": loss * FIXED / examples if examples else None,
+    }
     undefined: dict[str, Json] = {}
     for metric in metrics:
         numbers = np.atleast_1d(np.asarray(counts[metric.name], dtype=np.int64))

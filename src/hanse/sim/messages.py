@@ -21,7 +21,6 @@ from hanse.errors import (
 )
 from hanse.sim.station import Kept
 
-
 KINDS: dict[str, type[HanseError]] = {
     kind.__name__: kind
     for kind in (

@@ -128,7 +128,7 @@ class Worker:
         """Return the worker's answer; raise the error that it met, or TransportError if it died."""
         try:
             answer, arrays = receive(self.pipe)
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:
             raise self._gone() from error
         if "error" in answer:
             raise revive(answer["error"])

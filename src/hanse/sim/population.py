@@ -112,6 +112,11 @@ class Given:
 
     data: Mapping[str, object]
 
+    def __post_init__(self) -> None:
+        """Refuse ids that are none."""
+        for client in self.data:
+            check_id(client)
+
     @cached_property
     def ids(self) -> Sequence[str]:
         """The clients, sorted."""
@@ -165,7 +170,6 @@ class Partitioned:
     function: Callable[[], object]
     clients: int
     partitioner: Partitioner
-    name: str
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -246,4 +250,5 @@ class Partitioned:
     def settings(self) -> dict[str, Json]:
         """Return how the data set is split."""
         chosen = {name: getattr(self.partitioner, name) for name in self.partitioner.__slots__}  # pyright: ignore
-        return {"partition": self.name, "clients": self.clients, **chosen}
+        name = type(self.partitioner).__name__.lower()
+        return {"partition": name, "clients": self.clients, **chosen}

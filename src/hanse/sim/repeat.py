@@ -105,6 +105,8 @@ def repeat(
     if not 1 <= len(chosen) <= MOST_SEEDS:
         raise ConfigError(f"{len(chosen)} seeds", hint=f"give 1 to {MOST_SEEDS}")
     several = len(chosen) > 1
+    if resume and not out.exists():
+        raise ConfigError(f"there is no run in {out} to resume", hint="leave out --resume")
     _check_free(out, several=several)
     results, tables = list[Mapping[str, Json]](), list[dict[str, Any]]()
     for seed in chosen:

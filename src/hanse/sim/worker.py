@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,15 @@ def recipe(run: Run) -> str:
             "a worker that is spawned cannot find this run's objects",
             hint='start from a run file, or use start_method="fork"',
         )
-    return json.dumps({"references": dict(run.references), "seed": run.seed, "rounds": run.rounds})
+    told = {"references": dict(run.references), "seed": run.seed, "rounds": run.rounds}
+    how = json.dumps(told)
+    if _cook(how).spec.hash != run.spec.hash:
+        raise ConfigError(
+            f"a worker that is spawned reads {run.references['run_file']}, and this run has other "
+            "settings",
+            hint='write them into the run file, or use start_method="fork"',
+        )
+    return how
 
 
 def _cook(how: str) -> Run:
@@ -62,7 +70,7 @@ def _cook(how: str) -> Run:
     told = json.loads(how)
     overrides = json.loads(told["references"].get("overrides", "[]"))
     run = parse(Path(told["references"]["run_file"]), overrides).load()
-    return run.with_seed(told["seed"])
+    return replace(run, seed=told["seed"], rounds=told["rounds"])
 
 
 def _guarded(pipe: Connection, serve: Any) -> None:
