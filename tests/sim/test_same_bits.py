@@ -1,6 +1,7 @@
-"""One run, one model, bit for bit: however many workers, in whatever order, however its data lie."""
+"""One run, one model, bit for bit: for any workers, any order of arrival, any place of data."""
 
 import os
+import random
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.train.models import (
     binary,
     classes,
@@ -17,11 +19,14 @@ from tests.train.models import (
     federation,
     images,
     logistic,
+    table,
     tabular,
 )
 
 import hanse
 from hanse import Clip, Faults, LocalTraining, Pipeline, Reporting, Weight
+from hanse.data import Dirichlet
+from hanse.sim.population import Partitioned
 from hanse.train.torch import TorchTask
 
 ROUNDS = 3
@@ -106,7 +111,7 @@ def test_the_order_in_which_clients_arrive_does_not_matter(few):
 def test_delays_do_shuffle_the_order_of_arrival():
     faults = Faults(delay_s=10.0)
     orders = {
-        tuple(sorted(ROWS, key=lambda site: faults.fate(7, number, site).delay_s))  # noqa: B023
+        tuple(sorted(ROWS, key=lambda site: faults.fate(7, number, site).delay_s))
         for number in range(1, ROUNDS + 1)
     }
     assert len(orders) == ROUNDS
@@ -156,10 +161,6 @@ def test_sites_that_read_their_data_make_the_same_model_as_data_in_memory(few):
 
 
 def test_a_population_that_splits_one_array_makes_the_same_model_as_an_array_per_client():
-    from hanse.data import Dirichlet
-    from hanse.sim.population import Partitioned
-    from tests.train.models import table
-
     split = Partitioned(lambda: (table(120, 1), None), 6, Dirichlet(alpha=0.5))
     run = replace(CASES["27-16-2, momentum"], data=split)
     seeded = split.seeded(7)
@@ -171,10 +172,6 @@ def test_a_population_that_splits_one_array_makes_the_same_model_as_an_array_per
 
 @pytest.mark.parametrize("few", FEW)
 def test_chance_outside_the_run_does_not_matter_and_is_left_as_it_was(few):
-    import random
-
-    import torch
-
     random.seed(1)
     np.random.seed(2)
     torch.manual_seed(3)
@@ -237,10 +234,11 @@ def run_file(tmp_path) -> Path:
     return tmp_path / "run.toml"
 
 
-def test_spawned_workers_make_the_same_model_also_under_another_seed(run_file):
-    for more in ({}, {"seed": 8}):
-        spawned = hanse.simulate(run_file, start_method="spawn", workers=2, **more)
-        assert spawned.model_digest == hanse.simulate(run_file, **more).model_digest
+def test_spawned_workers_make_the_same_model_also_with_another_seed_and_more_rounds(run_file):
+    changed = {"seed": 8, "rounds": 3}
+    spawned = hanse.simulate(run_file, start_method="spawn", workers=2, **changed)
+    assert spawned.model_digest == hanse.simulate(run_file, **changed).model_digest
+    assert spawned.model_digest != hanse.simulate(run_file).model_digest
 
 
 def test_spawned_workers_refuse_settings_that_the_run_file_does_not_hold(run_file):
@@ -261,7 +259,9 @@ def test_process_and_simulate_make_the_same_model_also_with_the_state_saved_betw
     process = hanse.process(case.task, case.strategy, local=case.local, pipeline=BOUNDED)
     state = process.initialize(seed=7)
     for _ in range(ROUNDS):
-        state, metrics = process.next(state, {site: train for site, (train, _) in case.data.items()})
+        state, metrics = process.next(
+            state, {site: train for site, (train, _) in case.data.items()}
+        )
         state.save(tmp_path / "state.safetensors")
         state = type(state).load(tmp_path / "state.safetensors")
     result = case.run()
@@ -271,9 +271,7 @@ def test_process_and_simulate_make_the_same_model_also_with_the_state_saved_betw
 
 
 def test_over_selection_gives_the_same_model_for_any_number_of_workers():
-    case = replace(
-        CASES["27-16-1, adam"], strategy=hanse.fedavg(sampler=hanse.FixedSize(2))
-    )
+    case = replace(CASES["27-16-1, adam"], strategy=hanse.fedavg(sampler=hanse.FixedSize(2)))
     settings = {
         "reporting": Reporting(over_selection=2.0),
         "faults": Faults(delay_s=5.0, dropout=0.2, corrupt=0.2),

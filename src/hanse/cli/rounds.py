@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.live import Live
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -12,9 +13,11 @@ from hanse.cli.screen import plain_table
 from hanse.core.spec import RunSpec
 from hanse.report.folder import Evaluated, Round, history_of
 from hanse.report.numerals import duration, measure
+from hanse.report.series import shown
 from hanse.sim.run import Run
 
 MOST_SITE_COLUMNS = 6
+NEXT = "training a model at each site alone, and one on all data pooled"
 CHROME = 9
 """Lines of a terminal that are not rows of the table."""
 
@@ -22,10 +25,10 @@ CHROME = 9
 class Progress:
     """What every view knows: the run, its rounds so far, and the time left."""
 
-    def __init__(self, seeds: int) -> None:
-        self.seeds, self.seed = seeds, 0
+    def __init__(self, seeds: int, *, baselines: bool = False) -> None:
+        self.seeds, self.seed, self.baselines = seeds, 0, baselines
         self.rounds, self.metrics, self.sites = 0, list[str](), list[str]()
-        self.seen, self.last = list[Round](), None
+        self.seen = list[Round]()
         self.began = time.monotonic()
 
     def on_start(self, run: Run, spec: RunSpec) -> None:
@@ -84,8 +87,8 @@ def _is_shown(row: Round) -> bool:
 class Lines(Progress):
     """One line per evaluated round, for logs and pipes."""
 
-    def __init__(self, console: Console, seeds: int) -> None:
-        super().__init__(seeds)
+    def __init__(self, console: Console, seeds: int, *, baselines: bool = False) -> None:
+        super().__init__(seeds, baselines=baselines)
         self.console = console
 
     def on_start(self, run: Run, spec: RunSpec) -> None:
@@ -103,27 +106,36 @@ class Lines(Progress):
         said.append(f"{duration(self.elapsed)}, {duration(self.left)} left")
         self.console.print("  ".join(said), markup=False, soft_wrap=True)
 
+    def on_end(self, result: object) -> None:
+        """Say what comes next."""
+        if self.baselines:
+            self.console.print(f"{NEXT} …")
+
 
 class Screen(Progress):
     """A table that grows in place."""
 
-    def __init__(self, console: Console, seeds: int) -> None:
-        super().__init__(seeds)
+    def __init__(self, console: Console, seeds: int, *, baselines: bool = False) -> None:
+        super().__init__(seeds, baselines=baselines)
         self.console = console
-        self.live: Live | None = None
+        self.live: Live | Status | None = None
 
     def on_start(self, run: Run, spec: RunSpec) -> None:
         """Show the empty table."""
+        self.close()
         super().on_start(run, spec)
         self.live = Live(console=self.console, get_renderable=self.table, refresh_per_second=8)
         self.live.start()
 
     def on_end(self, result: object) -> None:
-        """Leave the table as it is."""
+        """Leave the table as it is, and say what comes next."""
         self.close()
+        if self.baselines:
+            self.live = self.console.status(NEXT)
+            self.live.start()
 
     def close(self) -> None:
-        """Stop drawing; nothing happens where nothing is drawn."""
+        """Stop drawing, if something is drawn."""
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -146,7 +158,7 @@ class Screen(Progress):
 
     def _caption(self) -> str:
         main = self.metrics[0] if self.metrics else "loss"
-        sites = f"sites: {main} · " if self.sites else ""
+        sites = f"a site's column shows its {shown(main)} · " if self.sites else ""
         if self.seen and self.seen[-1].number == self.rounds:
             return f"{sites}{duration(self.elapsed)}"
         return f"{sites}{duration(self.elapsed)}, {duration(self.left)} left"

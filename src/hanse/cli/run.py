@@ -44,13 +44,14 @@ def run_command(
     chosen = [*(assignments or ())]
     chosen += [] if rounds is None else [f"rounds={rounds}"]
     chosen += [] if seed is None else [f"seed={seed}"]
-    file = parse(run_file, chosen)
-    run = file.load()
-    path = folder or (unfinished(file.name) if resume else fresh(file.name))
     console = out()
-    screen = Screen(console, seeds)
-    view = screen if console.is_terminal else Lines(console, seeds)
+    screen = Screen(console, seeds, baselines=baselines)
+    view = screen if console.is_terminal else Lines(console, seeds, baselines=baselines)
+    path = folder
     try:
+        file = parse(run_file, chosen)
+        run = file.load()
+        path = folder or (unfinished(file.name) if resume else fresh(file.name))
         summary = repeat(
             run,
             range(run.seed, run.seed + seeds),
@@ -73,9 +74,15 @@ def run_command(
 
 
 def _say_how_to_go_on(
-    run_file: Path, path: Path, chosen: list[str], workers: int, seeds: int, *, baselines: bool
+    run_file: Path,
+    path: Path | None,
+    chosen: list[str],
+    workers: int,
+    seeds: int,
+    *,
+    baselines: bool,
 ) -> None:
-    if not path.exists():
+    if path is None or not path.exists():
         err().print("Interrupted before the first round.")
         return
     words = ["hanse", "run", str(run_file)]

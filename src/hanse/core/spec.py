@@ -51,9 +51,7 @@ class Evaluation:
 
     def is_due(self, round: int, last: int) -> bool:
         """Return whether the model after ``round`` of ``last`` is evaluated."""
-        if self.every == 0 or self.release == "none":
-            return False
-        return round % self.every == 0 or round == last
+        return self.every > 0 and (round % self.every == 0 or round == last)
 
     def settings(self) -> dict[str, Json]:
         """Return the settings as a table of a run file."""

@@ -22,7 +22,7 @@ UNCAPPED_LIMIT = 2**20
 
 @dataclass(frozen=True)
 class Weight(Step):
-    """Weight a client by its examples, its local steps, or all alike.
+    """Let a client count by its examples, by its local steps, or all alike.
 
     With ``cap``, ω = min(w, cap)/cap, kept at a resolution of 2^-32. Without one, ω = w, at most
     2^20: exact sums need a limit, and an update that weighs more is refused. ``denominator`` is

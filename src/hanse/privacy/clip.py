@@ -16,7 +16,7 @@ ROOM = 2.0**-20
 
 @dataclass(frozen=True)
 class Clip(Step):
-    """Scale an update down to L2 norm ``norm`` if it is longer.
+    """Scale an update that is longer than ``norm`` down to it (L2).
 
     The length is taken in float64 and a longer update is scaled to ``norm``·(1 − 2^-20), so that
     the share, once rounded to the wire's dtype and to the grid of exact sums, is within ``norm``

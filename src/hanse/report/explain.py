@@ -6,6 +6,7 @@ asked), sizes are given per parameter.
 
 import inspect
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,9 +138,12 @@ def _name(step: Step) -> str:
 
 
 def _purpose(step: Step) -> str:
-    """Return the first sentence of the step's documentation."""
-    text = inspect.getdoc(type(step)) or ""
-    return text.split("\n\n")[0].replace("\n", " ").replace("``", "").split(". ")[0].rstrip(".")
+    """Return the first sentence of the step's documentation, its settings as they are."""
+    text = (inspect.getdoc(type(step)) or "").split("\n\n")[0].replace("\n", " ")
+    settings = {key: _number(value) for key, value in step.settings().items()}
+    text = re.sub(r"``(\w+)``", lambda found: settings.get(found[1], found[1]), text)
+    text = re.sub(r":\w+:`([^`]*)`", r"\1", text)
+    return text.split(". ")[0].rstrip(".")
 
 
 def _changes(before: Facts, after: Facts) -> list[str]:

@@ -1,6 +1,7 @@
 """The driver of a simulated run: rounds, evaluation, folder, callbacks."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ from hanse.core.canonical import Json
 from hanse.core.pipeline import Kept as States
 from hanse.core.program import Done
 from hanse.core.spec import RunSpec
-from hanse.errors import ConfigError
+from hanse.errors import ConfigError, HanseError
 from hanse.report.environment import environment
 from hanse.sim.checkpoint import Checkpoint
 from hanse.sim.judge import Judge
@@ -31,6 +32,7 @@ class Driver:
     history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     states: States = field(default_factory=dict[str, Any])
     saved_at: float = 0.0
+    is_between_rounds: bool = True
 
     def __post_init__(self) -> None:
         """Appoint the judge."""
@@ -92,9 +94,14 @@ class Driver:
     ) -> GlobalModel:
         while state.round < program.rounds:
             try:
+                self.is_between_rounds = False
                 state = self._round(program, state, spec, pool)
+                self.is_between_rounds = True
+                for callback in self.callbacks:
+                    callback.on_round(self.history[-1])
             except BaseException:
-                self._save(state, spec, pool)
+                with suppress(HanseError):
+                    self._save(state, spec, pool)
                 raise
             if time.monotonic() - self.saved_at >= self.checkpoint_s:
                 self._save(state, spec, pool)
@@ -113,14 +120,13 @@ class Driver:
         self.history.append(row)
         if self.folder is not None:
             self.folder.append(row)
-        for callback in self.callbacks:
-            callback.on_round(row)
         return after
 
     def _save(self, state: GlobalModel, spec: RunSpec, pool: Pool) -> None:
-        if self.folder is None:
-            return
-        best, kept = self.judge.best, pool.kept()
+        keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
+        if self.folder is None or (keeps and not self.is_between_rounds):
+            return  # in mid-round, what clients keep may be ahead of the model
+        best, kept = self.judge.best, pool.kept() if keeps else {}
         facts = {} if best is None else {"best": best.json()}
         vector = None if best is None else best.vector
         Checkpoint(state, self.states, kept, facts, vector).write(self.folder.path, spec.hash)

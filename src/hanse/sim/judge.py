@@ -25,8 +25,9 @@ class Judge:
         """Return the ``evaluation`` and ``central`` of a history row; None where not due."""
         if not self.run.evaluation.is_due(after.round, self.run.rounds):
             return {"evaluation": None, "central": None}
-        metrics = self.run.task.metrics
-        found: Any = evaluate(after.vector, self.run.spec, metrics, pool, after.round)
+        metrics, found = self.run.task.metrics, None
+        if self.run.evaluation.release != "none":
+            found = evaluate(after.vector, self.run.spec, metrics, pool, after.round)
         central: Any = self._central(after.vector, after.round)
         self._keep_best(after, central or (found and found["pooled"]))
         return {"evaluation": found, "central": central}

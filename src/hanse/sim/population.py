@@ -39,7 +39,7 @@ class Population(Protocol):
         ...
 
     def summary(self) -> dict[str, Json] | None:
-        """Return the partition in numbers, if this population is one data set split."""
+        """Return who holds what, in numbers, for the picture in a report; None if unknown."""
         ...
 
     def settings(self) -> dict[str, Json]:
@@ -54,12 +54,44 @@ def check_pair(returned: object, site: str) -> Pair:
         train, test = pair
         if train is not None and not hasattr(train, "dtype"):
             return train, test
+    few = isinstance(returned, tuple | list) and len(pair) <= 4
+    said = ", ".join(type(part).__name__ for part in pair) if few else ""
     raise TaskError(
-        f"data({site}) returned {type(pair).__name__}, not (train, test)",
+        f"data({site}) returned {f'({said})' if few else type(pair).__name__}, not (train, test)",
         hint="return two data sets, such as ((x, y), (x_test, y_test)); test may be None",
         site=site,
         phase="reading the data set",
     )
+
+
+MOST_SUMMARISED = 200
+
+
+def arrays_of(train: Any) -> Any:
+    """Return a data set's arrays, targets last, or None if it is read item by item."""
+    return train if isinstance(train, tuple | list) else getattr(train, "tensors", None)  # pyright: ignore[reportUnknownVariableType]
+
+
+def held_by(population: Population) -> dict[str, Json] | None:
+    """Return how many rows of which class each client holds, where data sets are arrays."""
+    ids = list(population.ids)
+    if len(ids) > MOST_SUMMARISED:
+        return None
+    held = [arrays_of(population.open(client)[0]) for client in ids]
+    if any(arrays is None or len(arrays[-1]) == 0 for arrays in held):
+        return None
+    targets = [np.asarray(arrays[-1]) for arrays in held]
+    ends = np.cumsum([len(part) for part in targets]).tolist()
+    starts = [0, *ends[:-1]]
+    rows = [np.arange(first, end) for first, end in zip(starts, ends, strict=True)]
+    return _summary(np.concatenate(targets), rows, ids)
+
+
+def _summary(targets: Any, rows: list[np.ndarray], ids: Sequence[str]) -> dict[str, Json] | None:
+    try:
+        return dict(summary(targets, rows, list(ids)))  # pyright: ignore
+    except DataError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -98,8 +130,8 @@ class Sites:
         return None
 
     def summary(self) -> dict[str, Json] | None:
-        """Return None: the sites came as they are."""
-        return None
+        """Return who holds what, in numbers."""
+        return held_by(self)
 
     def settings(self) -> dict[str, Json]:
         """Return nothing: ids say it all. Paths are no part of a run's bits."""
@@ -135,8 +167,8 @@ class Given:
         return None
 
     def summary(self) -> dict[str, Json] | None:
-        """Return None: the data came as it is."""
-        return None
+        """Return who holds what, in numbers."""
+        return held_by(self)
 
     def settings(self) -> dict[str, Json]:
         """Return nothing: ids say it all."""
@@ -190,12 +222,7 @@ class Partitioned:
 
     @property
     def _arrays(self) -> Any:
-        """The training data as a sequence of arrays, or None if it is read item by item."""
-        train = self._whole[0]
-        if isinstance(train, tuple | list):
-            parts: Any = self._whole[0]
-            return parts
-        return getattr(train, "tensors", None)
+        return arrays_of(self._whole[0])
 
     @cached_property
     def _labels(self) -> Any:
@@ -242,10 +269,7 @@ class Partitioned:
 
     def summary(self) -> dict[str, Json] | None:
         """Return the partition in numbers, for the picture in the report."""
-        try:
-            return dict(summary(self._labels, self._parts, list(self.ids)))  # pyright: ignore
-        except DataError:
-            return None
+        return _summary(self._labels, self._parts, self.ids)
 
     def settings(self) -> dict[str, Json]:
         """Return how the data set is split."""

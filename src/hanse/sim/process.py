@@ -18,6 +18,7 @@ from hanse.core.work import LocalTraining, Train
 from hanse.errors import ConfigError
 from hanse.sim.files import Tensors, flat, nested_of, read_tensors, write_tensors
 from hanse.sim.population import Given
+from hanse.sim.run import check_work
 from hanse.sim.station import Station
 from hanse.strategies import GlobalModel, Strategy, StrategyProgram, fedavg
 from hanse.train.local import Task
@@ -70,6 +71,10 @@ class Process:
     local: LocalTraining
     pipeline: Pipeline
     cohort: int = DEFAULT_COHORT
+
+    def __post_init__(self) -> None:
+        """Refuse what task or strategy cannot do."""
+        check_work(self.task, self.strategy, self.local, self.pipeline)
 
     def initialize(self, seed: int = 0) -> ProcessState:
         """Return the state before round 1: the model that ``seed`` initialises."""

@@ -45,14 +45,13 @@ class Run:
     def __post_init__(self) -> None:
         """Seed the population; refuse what task or strategy cannot do."""
         object.__setattr__(self, "population", self.population.seeded(self.seed))
-        fixed = self.strategy.fixed
-        if fixed is not None and fixed != self.local:
+        best, names = self.evaluation.best, ["loss", *(m.name for m in self.task.metrics)]
+        if best is not None and best not in names:
             raise ConfigError(
-                f"{self.strategy.name} fixes local training to {fixed}",
-                hint="leave local training out",
+                f"best = {best!r} is not what the task measures",
+                hint=f"it measures {', '.join(names)}",
             )
-        by = next(step.by for step in self.pipeline.applied if isinstance(step, Weight))
-        self.task.check(self.work, by)
+        check_work(self.task, self.strategy, self.local, self.pipeline)
 
     @property
     def work(self) -> Train:
@@ -90,6 +89,17 @@ class Run:
             faults=self.faults.settings(),
             population=self.population.settings(),
         )
+
+
+def check_work(task: Task, strategy: Strategy, local: LocalTraining, pipeline: Pipeline) -> None:
+    """Raise ConfigError for local training that strategy or task does not allow."""
+    if strategy.fixed is not None and strategy.fixed != local:
+        raise ConfigError(
+            f"{strategy.name} fixes local training to {strategy.fixed}",
+            hint="leave local training out",
+        )
+    by = next(step.by for step in pipeline.applied if isinstance(step, Weight))
+    task.check(Train(local, strategy.correction), by)
 
 
 class Callback(Protocol):

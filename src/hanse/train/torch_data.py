@@ -63,9 +63,10 @@ class Items:
         """Return the collated items of ``index``."""
         numbers = index.tolist()
         item = default_collate([self.dataset[i] for i in numbers])
-        if not isinstance(item, tuple | list) or len(item) < 2:
+        of = type(self.dataset).__name__
+        if not isinstance(item, tuple | list) or len(item) < 2 or not all(map(_is_tensor, item)):
             raise DataError(
-                f"{self.site}: an item of {type(self.dataset).__name__} is not (input, …, target)",
+                f"{self.site}: an item of {of} is not (input, …, target) in numbers",
                 hint="return (inputs, targets) as arrays, or a data set of such items",
             )
         *inputs, targets = item
@@ -103,6 +104,10 @@ def prepare(
         raise _empty(site)
     items.batch(torch.arange(min(2, items.n)))
     return items
+
+
+def _is_tensor(part: object) -> bool:
+    return isinstance(part, Tensor)
 
 
 def _tensor(part: Any, site: str) -> Tensor:

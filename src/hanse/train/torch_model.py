@@ -115,7 +115,7 @@ class FlatModel:
 
     def load(self, vector: Vector) -> None:
         """Set all tensors from a flat vector; what is not part of it starts anew."""
-        self._take_back()
+        self._put_back()
         self.flat.copy_(from_numpy(vector))
         for tensor, value in self.others:
             tensor.data = value.clone()
@@ -125,19 +125,18 @@ class FlatModel:
 
     def read(self) -> Tensor:
         """Return the flat buffer, after taking back tensors that user code has moved out of it."""
-        self._take_back()
+        for held, name, tensor in self.places:
+            now, view = held[name], self.view_of.get(id(tensor))
+            if now is not None and view is not None and now.data_ptr() != view.data_ptr():
+                _copy(now, view, name)
+        self._put_back()
         return self.flat
 
-    def _take_back(self) -> None:
+    def _put_back(self) -> None:
         for held, name, tensor in self.places:
-            now = held[name]
-            if now is not tensor:
-                if now is not None and id(tensor) in self.view_of:
-                    _copy(now, self.view_of[id(tensor)], name)
-                held[name] = tensor
+            held[name] = tensor
         for tensor, view in self.views:
-            if tensor.data_ptr() != view.data_ptr():
-                _copy(tensor, view, "a tensor")
+            if tensor.data_ptr() != view.data_ptr() or tensor.shape != view.shape:
                 tensor.data = view
 
     def training(self) -> nn.Module:

@@ -1,0 +1,123 @@
+"""What a PyTorch task refuses when it is made, before anything is built."""
+
+import numpy as np
+import pytest
+import torch
+from tests.train.models import binary, logistic, table
+from torch import nn
+
+import hanse
+from hanse import ConfigError, LocalTraining
+from hanse.core.work import Train
+from hanse.train import exact
+from hanse.train.torch import TorchTask
+
+ONE = {"a": (table(12, 1), None)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"buffers": "average"}, "buffers='average' is no policy"),
+        ({"metrics": ["auc"]}, "'auc' is not a metric"),
+        ({"metrics": [hanse.metrics.auc] * 2}, "two metrics are called 'auc'"),
+        ({"loss": nn.MSELoss(reduction="sum")}, "reduction='sum'"),
+        ({"loss": nn.BCEWithLogitsLoss(reduction="none")}, "reduction='none'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_with_a_hint(settings, text):
+    with pytest.raises(ConfigError, match=text) as caught:
+        binary(**settings)
+    assert caught.value.hint
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens on a machine without CUDA")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_refused(device):
+    with pytest.raises(ConfigError, match="no CUDA device") as caught:
+        hanse.simulate(binary(device=device), ONE, rounds=1)
+    assert "auto" in caught.value.hint
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_task_runs_where_it_can(device):
+    result = hanse.simulate(binary(logistic, device=device), ONE, rounds=1)
+    plain = hanse.simulate(binary(logistic), ONE, rounds=1)
+    if not torch.cuda.is_available():
+        assert result.model_digest == plain.model_digest
+    assert result.model.weight.device == torch.device("cpu")
+
+
+def test_the_tasks_own_optimiser_has_to_be_there_to_be_asked_for():
+    local = LocalTraining(optimizer="task")
+    for start in (
+        lambda: hanse.simulate(binary(), ONE, local=local),
+        lambda: hanse.process(binary(), local=local),
+    ):
+        with pytest.raises(ConfigError, match='optimizer = "task", and the task brings none'):
+            start()
+
+
+def test_a_strategy_that_fixes_local_training_refuses_another_in_both_forms():
+    local = LocalTraining(lr=0.5)
+    for start in (
+        lambda: hanse.simulate(binary(), ONE, strategy=hanse.fedsgd(lr=0.1), local=local),
+        lambda: hanse.process(binary(), hanse.fedsgd(lr=0.1), local=local),
+    ):
+        with pytest.raises(ConfigError, match="fedsgd fixes local training"):
+            start()
+
+
+def test_the_loss_stays_where_the_model_is_and_keeps_its_weights():
+    weight = torch.tensor([3.0])
+    loss = nn.BCEWithLogitsLoss(pos_weight=weight)
+    task = binary(logistic, loss=loss, metrics=[])
+    result = hanse.simulate(task, ONE, local=LocalTraining(lr=0.0), rounds=1)
+    x, y = ONE["a"][0]
+    expected = loss(result.model(torch.from_numpy(x))[:, 0], torch.from_numpy(y).float()).item()
+    assert result.history[0]["train"]["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_kernel_is_new_each_time_and_shares_nothing():
+    task = binary()
+    _, start = task.describe(0)
+    one, two = task.kernel(), task.kernel()
+    from hanse.train.local import Turn
+
+    turn = Turn(0, 1, "a")
+    data = one.prepare(table(12, 1), turn)
+    one.train(start, data, Train(LocalTraining()), turn, None)
+    before = two.vector()
+    one.train(start, data, Train(LocalTraining(lr=9.0)), turn, None)
+    np.testing.assert_array_equal(two.vector(), before)
+
+
+def test_one_thread_trains_and_the_fingerprint_tells_settings_apart(monkeypatch):
+    task = binary()
+    plain = task.prepare_process(1)
+    assert torch.get_num_threads() == 1
+    assert task.prepare_process(1) == plain
+    monkeypatch.setenv(exact.VARIABLE, "COMPATIBLE")
+    assert task.prepare_process(1) != plain
+
+
+def test_matrix_products_that_do_not_depend_on_alignment_are_asked_for_but_not_imposed(monkeypatch):
+    monkeypatch.delenv(exact.VARIABLE, raising=False)
+    exact.settle()
+    assert exact.os.environ[exact.VARIABLE] == exact.VALUE
+    monkeypatch.setenv(exact.VARIABLE, "AVX512")
+    exact.settle()
+    assert exact.os.environ[exact.VARIABLE] == "AVX512"
+
+
+def test_the_probe_is_the_same_on_every_machine():
+    left, right = exact.probe()
+    assert (left.shape, right.shape) == ((33, 301), (301, 65))
+    assert exact.hashlib.sha256(left.tobytes() + right.tobytes()).hexdigest()[:16] == "PROBE"
+
+
+def test_local_pretraining_changes_with_the_task_only():
+    assert (
+        TorchTask(model=logistic, loss=nn.MSELoss()).describe(1)[0]
+        == binary(logistic).describe(2)[0]
+    )
