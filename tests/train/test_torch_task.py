@@ -10,6 +10,7 @@ import hanse
 from hanse import ConfigError, LocalTraining
 from hanse.core.work import Train
 from hanse.train import exact
+from hanse.train.local import Turn
 from hanse.train.torch import TorchTask
 
 ONE = {"a": (table(12, 1), None)}
@@ -82,8 +83,6 @@ def test_a_kernel_is_new_each_time_and_shares_nothing():
     task = binary()
     _, start = task.describe(0)
     one, two = task.kernel(), task.kernel()
-    from hanse.train.local import Turn
-
     turn = Turn(0, 1, "a")
     data = one.prepare(table(12, 1), turn)
     one.train(start, data, Train(LocalTraining()), turn, None)
@@ -113,11 +112,4 @@ def test_matrix_products_that_do_not_depend_on_alignment_are_asked_for_but_not_i
 def test_the_probe_is_the_same_on_every_machine():
     left, right = exact.probe()
     assert (left.shape, right.shape) == ((33, 301), (301, 65))
-    assert exact.hashlib.sha256(left.tobytes() + right.tobytes()).hexdigest()[:16] == "PROBE"
-
-
-def test_local_pretraining_changes_with_the_task_only():
-    assert (
-        TorchTask(model=logistic, loss=nn.MSELoss()).describe(1)[0]
-        == binary(logistic).describe(2)[0]
-    )
+    assert exact.hashlib.sha256(left.tobytes() + right.tobytes()).hexdigest()[:16] == "64311ef1a16cbb91"

@@ -18,8 +18,8 @@ class LocalTraining:
     (arXiv:1412.6980), ``adamw`` (arXiv:1711.05101), or ``task`` for the one that the task brings.
     Optimiser state starts anew each round. ``epochs`` passes over the client's data in batches of
     ``batch_size`` (None: all at once), shuffled anew each epoch; the last batch may be smaller.
-    ``steps`` ends training early, after that many batches. ``threads`` are per client, and part of
-    the result: two threads give other bits than one.
+    ``steps``: so many batches in place of ``epochs``, in as many passes as that takes. ``threads``
+    are per client, and part of the result: two threads give other bits than one.
     """
 
     optimizer: OptimizerName = "sgd"
@@ -56,6 +56,7 @@ class LocalTraining:
     def settings(self) -> dict[str, Json]:
         """Return the settings as a table of a run file, unset ones left out."""
         chosen: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen["batch_size"] = "all" if self.batch_size is None else self.batch_size
         return {k: list(v) if k == "betas" else v for k, v in chosen.items() if v is not None}
 
 

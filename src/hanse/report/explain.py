@@ -108,7 +108,7 @@ def _cohort(file: RunFile, spec: RunSpec) -> str:
 
 def _evaluation(file: RunFile) -> str:
     evaluation = file.evaluation
-    when = "every round" if evaluation.every == 1 else f"every {evaluation.every} rounds and last"
+    when = _often(evaluation.every)
     told = {
         "per-site": "each site's metric counts leave it",
         "sum": "only the sum over sites is released",
@@ -117,6 +117,10 @@ def _evaluation(file: RunFile) -> str:
     }[evaluation.release]
     at_sites = f"{when}; {told}" if evaluation.every and told else "none at the sites"
     return at_sites if file.central is None else f"{at_sites}; central on {file.central}"
+
+
+def _often(every: int) -> str:
+    return "every round" if every == 1 else f"every {every} rounds and after the last"
 
 
 def _pipeline(spec: RunSpec) -> Section:
@@ -245,7 +249,7 @@ def _sight_of_evaluation(spec: RunSpec) -> list[Cells]:
         return [(what, "no: there are none", "no", "no")]
     if evaluation.release == "simulation":
         return [(what, "no: only this simulation has them", "no", "no")]
-    counts = f"each site's counts, every {evaluation.every} rounds"
+    counts = f"each site's counts, {_often(evaluation.every)}"
     if evaluation.release == "per-site":
         return [(what, counts, "no", "no")]
     return [(what, f"{counts}; it hands on their sum only", "no", "no")]
@@ -284,8 +288,9 @@ def _bytes(spec: RunSpec, *, known: bool) -> Section:
         ]
         note = "Each tensor is padded to 64 bytes."
     else:
+        more = f" + {integers * 8} B ({integers} integers)" if integers else ""
         rows = [
-            ("up", f"{item} B × parameters + {integers * 8} B ({integers} integers)"),
+            ("up", f"{item} B × parameters{more}"),
             ("down", f"{item} B × parameters: {size_of(item * MILLION)} per million"),
             ("up, an evaluation", "8 B × (2 + the counts of the task's metrics; AUC has 2,048)"),
         ]

@@ -45,14 +45,19 @@ class Driver:
             self.run.strategy, spec.layout, self.run.local, self.run.pipeline, self.run.rounds
         )
         state, kept = self._start(program, spec, resume)
-        pool = open_pool(self.run, spec, workers, start_method)
         try:
-            pool.restore(kept)
-            for callback in self.callbacks:
-                callback.on_start(self.run, spec)
-            state = self._rounds(program, state, spec, pool)
-        finally:
-            pool.close()
+            pool = open_pool(self.run, spec, workers, start_method)
+            try:
+                pool.restore(kept)
+                for callback in self.callbacks:
+                    callback.on_start(self.run, spec)
+                state = self._rounds(program, state, spec, pool)
+            finally:
+                pool.close()
+        except BaseException:
+            if self.folder is not None and not self.history:
+                self.folder.abandon()
+            raise
         out = None if self.folder is None else self.folder.path
         seconds = time.monotonic() - began
         result = Result(
@@ -100,8 +105,9 @@ class Driver:
                 for callback in self.callbacks:
                     callback.on_round(self.history[-1])
             except BaseException:
-                with suppress(HanseError):
-                    self._save(state, spec, pool)
+                if self.history:
+                    with suppress(HanseError):
+                        self._save(state, spec, pool)
                 raise
             if time.monotonic() - self.saved_at >= self.checkpoint_s:
                 self._save(state, spec, pool)

@@ -12,10 +12,17 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Layout, Vector
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
+from hanse.report.html import write_report
 from hanse.sim.checkpoint import NAME
 from hanse.sim.files import write_whole
 from hanse.sim.result import Result
 from hanse.sim.run import Run
+
+ORIGIN = "origin.json"
+BEGUN = (
+    *("spec.json", "spec.sha256", "environment.json", "population.json", "run.toml", ORIGIN),
+    *("promises.json", "history.jsonl"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Folder:
                 f"{self.path} holds a run already",
                 hint="give another --out, or --resume to go on with it",
             )
+        partition = run.population.summary()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -40,11 +48,12 @@ class Folder:
         self._write("spec.json", spec.canonical)
         self._write("spec.sha256", spec.hash + "\n")
         self._write("environment.json", json.dumps(environment, indent=1))
-        partition = run.population.summary()
         self._write("population.json", json.dumps(partition or _names(spec), indent=1))
         source = run.references.get("run_file")
         if source and Path(source).exists():
             self._write("run.toml", Path(source).read_text())
+            overrides = json.loads(run.references.get("overrides", "[]"))
+            self._write(ORIGIN, json.dumps({"run_file": source, "overrides": overrides}))
         rows = self.history()[:resumed]
         self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -57,6 +66,13 @@ class Folder:
             except ValueError:
                 break
         return rows
+
+    def abandon(self) -> None:
+        """Remove what :meth:`begin` wrote, and the folder if nothing else is in it."""
+        for name in BEGUN:
+            (self.path / name).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def append(self, row: dict[str, Json]) -> None:
         """Add the row of a round."""
@@ -71,6 +87,7 @@ class Folder:
             save_model(best, result.layout, result.best.vector, result.spec_hash)
         self._write("result.json", json.dumps(result.json(), indent=1))
         (self.path / NAME).unlink(missing_ok=True)
+        write_report(self.path)
 
     def _write(self, name: str, text: str) -> None:
         write_whole(self.path / name, text.encode())

@@ -21,10 +21,10 @@ from hanse.sim.files import write_whole
 from hanse.sim.pool import StartMethod
 from hanse.sim.run import Callback, Run
 from hanse.sim.simulate import simulate
-from hanse.sim.trained import note_origin
 
 KINDS: Final = ("local", "federated", "pooled")
 MEAN: Final = "mean"
+BASELINES: Final = "baselines.json"
 MOST_SEEDS: Final = 1000
 _BESIDE = ("examples", "undefined")
 
@@ -112,7 +112,8 @@ def repeat(
     for seed in chosen:
         folder = out / f"seed-{seed}" if several else out
         one = run if seed == run.seed else run.with_seed(seed)
-        result = _ended(one, folder) if resume and several else None
+        waits = several or (baselines and not (folder / BASELINES).exists())
+        result = _ended(one, folder) if resume and waits else None
         if result is None:
             done = simulate(
                 one,
@@ -122,7 +123,6 @@ def repeat(
                 resume=resume and folder.exists(),
                 callbacks=callbacks,
             )
-            note_origin(one, folder)
             result = done.json()
         results.append(result)
         tables.append(_compared(one, folder, result, baselines=baselines))
@@ -186,7 +186,7 @@ def _compared(
     run: Run, folder: Path, result: Mapping[str, Json], *, baselines: bool
 ) -> dict[str, Any]:
     """Return kind → site → metrics; with ``baselines``, train them unless they are there."""
-    path, sites = folder / "baselines.json", result.get("sites") or {}
+    path, sites = folder / BASELINES, result.get("sites") or {}
     if not baselines:
         return {"federated": sites}
     if not path.exists():

@@ -7,7 +7,7 @@ the numbers (``origin.json``), so that ``hanse predict`` needs the folder alone.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType] -- partial stubs
@@ -15,10 +15,8 @@ from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariable
 from hanse.config import RunFile, parse
 from hanse.core.layout import Layout, Vector
 from hanse.errors import ConfigError
-from hanse.sim.files import write_whole
+from hanse.sim.output import ORIGIN
 from hanse.sim.run import Run
-
-ORIGIN: Final = "origin.json"
 
 
 @dataclass(frozen=True)
@@ -33,16 +31,6 @@ class Trained:
     def model(self) -> Any:
         """The framework's own model, ready to use."""
         return self.run.task.build(self.vector)
-
-
-def note_origin(run: Run, folder: Path) -> None:
-    """Write down where the user's code of ``run`` is, if a run file says so."""
-    if "run_file" in run.references:
-        origin = {
-            "run_file": run.references["run_file"],
-            "overrides": json.loads(run.references.get("overrides", "[]")),
-        }
-        write_whole(folder / ORIGIN, json.dumps(origin, indent=1).encode())
 
 
 def open_trained(folder: Path, *, best: bool = False, run_file: Path | None = None) -> Trained:

@@ -1,0 +1,222 @@
+"""What a run is: one canonical text whose hash changes with every setting that decides bits."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from hanse.core import canonical
+from hanse.core.facts import Facts
+from hanse.core.layout import Layout
+from hanse.core.pipeline import Pipeline
+from hanse.core.samplers import All, FixedSize, Poisson
+from hanse.core.spec import NAMED_CLIENTS, Evaluation, Reporting, RunSpec
+from hanse.core.step import Scalar
+from hanse.core.weight import Weight
+from hanse.core.work import LocalTraining, Proximal
+from hanse.errors import ConfigError, PipelineError
+from hanse.privacy import Clip, GaussianNoise
+
+LAYOUT = Layout.build("float32", [("weight", (27, 1), "trainable"), ("bias", (1,), "trainable")])
+BUFFERED = Layout.build(
+    "float32", [("weight", (3,), "trainable"), ("running_mean", (3,), "buffer")]
+)
+SPEC = RunSpec(
+    name="heart",
+    task="app:task",
+    data="app:data",
+    clients=("cleveland", "hungary", "switzerland", "va-long-beach"),
+    rounds=40,
+    seed=7,
+    strategy={"name": "fedavg"},
+    sampler=All(),
+    local=LocalTraining(lr=0.05, epochs=2),
+    pipeline=Pipeline([Weight(by="examples", cap=300), Clip(norm=1.0)]),
+    layout=LAYOUT,
+    training=(Scalar("examples", 2**32),),
+    evaluation_scalars=(Scalar("examples", 2**32), Scalar("loss", 2**42), Scalar("auc", 2**32, 8)),
+)
+PRIVATE = Pipeline([Weight(by="uniform", denominator=4.0), Clip(1.0), GaussianNoise(1.0)])
+
+CHANGES = {
+    "name": {"name": "liver"},
+    "task": {"task": "app:other"},
+    "data": {"data": "app:other"},
+    "clients": {"clients": (*SPEC.clients[:3], "zurich")},
+    "rounds": {"rounds": 41},
+    "seed": {"seed": 8},
+    "strategy": {"strategy": {"name": "fedprox"}},
+    "lr": {"local": LocalTraining(lr=0.06, epochs=2)},
+    "threads": {"local": LocalTraining(lr=0.05, epochs=2, threads=2)},
+    "cap": {"pipeline": Pipeline([Weight(by="examples", cap=301), Clip(norm=1.0)])},
+    "norm": {"pipeline": Pipeline([Weight(by="examples", cap=300), Clip(norm=1.5)])},
+    "every": {"evaluation": Evaluation(every=5)},
+    "release": {"evaluation": Evaluation(release="sum")},
+    "best": {"evaluation": Evaluation(best="auc")},
+    "deadline": {"reporting": Reporting(deadline_s=10.0)},
+    "minimum": {"reporting": Reporting(minimum=2)},
+    "faults": {"faults": {"dropout": 0.1}},
+    "population": {"population": {"partition": "iid"}},
+    "shape": {"layout": Layout.build("float32", [("weight", (14, 2), "trainable")])},
+    "precision": {"layout": Layout.build("float64", [("weight", (28,), "trainable")])},
+    "role": {"layout": Layout.build("float32", [("weight", (28,), "frozen")])},
+    "metrics": {"evaluation_scalars": SPEC.evaluation_scalars[:2]},
+}
+
+
+def test_every_setting_that_decides_bits_changes_the_hash():
+    hashes = {name: replace(SPEC, **change).hash for name, change in CHANGES.items()}
+    assert SPEC.hash not in hashes.values()
+    assert len(set(hashes.values())) == len(CHANGES)
+
+
+def test_the_order_in_which_sites_are_listed_does_not_change_the_hash():
+    assert replace(SPEC, clients=SPEC.clients[::-1]).hash == SPEC.hash
+
+
+def test_the_hash_is_sha_256_of_canonical_json():
+    assert SPEC.hash == hashlib.sha256(SPEC.canonical.encode()).hexdigest()
+    assert canonical.encode(json.loads(SPEC.canonical)) == SPEC.canonical
+
+
+def test_the_spec_says_how_sums_are_made():
+    assert SPEC.json()["sums"] == {"exponent": 50, "limit": 1.0, "cohort": 4}
+    assert SPEC.json()["model"] == {
+        "dtype": "float32",
+        "parameters": 28,
+        "size": 48,
+        "layout": SPEC.json()["model"]["layout"],
+    }
+    assert SPEC.json()["metrics"] == ["auc"]
+    assert SPEC.json()["engine"] == "exact"
+
+
+def test_a_large_population_is_named_by_its_digest():
+    few = tuple(f"c{k}" for k in range(NAMED_CLIENTS))
+    many = (*few, "last")
+    assert replace(SPEC, clients=few).json()["clients"]["ids"] == sorted(few)
+    told = replace(SPEC, clients=many).json()["clients"]
+    assert told == {"count": NAMED_CLIENTS + 1, "digest": told["digest"]}
+    assert told["digest"] == hashlib.sha256("\0".join(sorted(many)).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"rounds": 0}, "rounds = 0 trains nothing"),
+        ({"rounds": -3}, "rounds = -3 trains nothing"),
+        ({"clients": ()}, "the population is empty"),
+        ({"sampler": FixedSize(5)}, "a cohort of 5 is larger than the population of 4"),
+        ({"reporting": Reporting(minimum=5)}, "minimum = 5 reports, and a cohort has at most 4"),
+        (
+            {"sampler": FixedSize(2), "reporting": Reporting(minimum=3)},
+            "minimum = 3 reports, and a cohort has at most 2",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_meant_is_refused_with_a_hint(change, text):
+    with pytest.raises(ConfigError, match=text) as caught:
+        replace(SPEC, **change)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Evaluation(every=-1), "evaluation every -1 rounds"),
+        (lambda: Evaluation(release="all"), "release = 'all' is unknown"),
+        (lambda: Reporting(over_selection=0.9), "over_selection = 0.9 is not between 1 and 10"),
+        (lambda: Reporting(over_selection=float("nan")), "over_selection = nan"),
+        (lambda: Reporting(minimum=-1), "minimum = -1 reports"),
+        (lambda: Reporting(deadline_s=0.0), "deadline_s = 0.0"),
+        (lambda: Reporting(deadline_s=float("nan")), "deadline_s = nan"),
+        (lambda: LocalTraining(epochs=0), "local epochs = 0 trains nothing"),
+        (lambda: LocalTraining(batch_size=0), "local batch_size = 0 trains nothing"),
+        (lambda: LocalTraining(steps=-1), "local steps = -1 trains nothing"),
+        (lambda: LocalTraining(threads=0), "local threads = 0 trains nothing"),
+        (lambda: LocalTraining(epochs=1.5), "local epochs = 1.5 trains nothing"),
+        (lambda: LocalTraining(lr=-0.1), "local lr = -0.1 is not a number of 0 or more"),
+        (lambda: LocalTraining(momentum=float("nan")), "local momentum = nan"),
+        (lambda: LocalTraining(weight_decay=float("inf")), "local weight_decay = inf"),
+        (lambda: LocalTraining(optimizer="lion"), "optimizer 'lion' is unknown"),
+        (lambda: Proximal(-0.1), "mu = -0.1"),
+    ],
+)
+def test_settings_out_of_range_are_refused_with_a_hint(make, text):
+    with pytest.raises(ConfigError, match=text) as caught:
+        make()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("release", ["per-site", "sum"])
+def test_exact_metrics_beside_a_noised_model_are_refused(release):
+    evaluation = Evaluation(release=release)
+    with pytest.raises(ConfigError, match="lets exact metrics leave beside a noised model") as e:
+        replace(SPEC, pipeline=PRIVATE, evaluation=evaluation)
+    assert '"none"' in e.value.hint
+    assert '"simulation"' in e.value.hint
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [Evaluation(release="none"), Evaluation(release="simulation"), Evaluation(every=0)],
+)
+def test_a_noised_model_without_released_metrics_is_sound(evaluation):
+    assert replace(SPEC, pipeline=PRIVATE, evaluation=evaluation).bound.facts.is_private
+
+
+def test_a_private_report_carries_none_of_the_tasks_integers():
+    private = replace(SPEC, pipeline=PRIVATE, evaluation=Evaluation(every=0))
+    assert [scalar.name for scalar in private.bound.schema] == []
+    assert [scalar.name for scalar in SPEC.bound.schema] == ["weight", "examples"]
+
+
+def test_buffers_of_a_model_are_refused_under_noise_and_a_segment_without_it():
+    assert dict(replace(SPEC, layout=BUFFERED).bound.extras) == {"buffers": 16}
+    with pytest.raises(PipelineError, match="buffers would leave in the clear"):
+        replace(SPEC, layout=BUFFERED, pipeline=PRIVATE, evaluation=Evaluation(every=0))
+
+
+def test_the_facts_are_folded_again_with_what_the_run_is():
+    facts: Facts = SPEC.bound.facts
+    assert (facts.cohort, facts.coordinates, facts.bits) == (4, 48, 32)
+    double = replace(SPEC, layout=CHANGES["precision"]["layout"])
+    assert double.bound.facts.bits == 64
+
+
+@pytest.mark.parametrize(
+    ("sampler", "reporting", "expected"),
+    [
+        (All(), Reporting(), 4),
+        (All(), Reporting(over_selection=2.0), 4),
+        (FixedSize(2), Reporting(), 2),
+        (FixedSize(2), Reporting(over_selection=1.3), 3),
+        (FixedSize(3), Reporting(over_selection=9.0), 4),
+        (Poisson(0.1), Reporting(), 4),
+    ],
+)
+def test_the_largest_cohort_counts_everyone_who_can_be_asked(sampler, reporting, expected):
+    spec = replace(SPEC, sampler=sampler, reporting=reporting)
+    assert spec.cohort == spec.json()["sums"]["cohort"] == expected
+
+
+@pytest.mark.parametrize(
+    ("every", "due"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6, 7]), (7, [7]), (9, [7]), (0, [])]
+)
+def test_evaluation_is_due_every_so_many_rounds_and_after_the_last(every, due):
+    evaluation = Evaluation(every=every)
+    assert [number for number in range(1, 8) if evaluation.is_due(number, 7)] == due
+
+
+def test_evaluations_are_tallied_over_all_clients_whoever_trains():
+    spec = replace(SPEC, sampler=FixedSize(1))
+    assert (spec.tally.start.cohort, spec.tally.scalars_size) == (4, 11)  # with a weight of each
+
+
+def test_defaults_are_left_out_of_a_spec_and_none_is_written():
+    told = SPEC.json()
+    assert "steps" not in told["local"]
+    assert "deadline_s" not in told["reporting"]
+    assert "best" not in told["evaluation"]
+    assert "null" not in SPEC.canonical
