@@ -18,12 +18,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 import hanse
 from hanse.train.torch import TorchTask
-
-import torch
-from torch import nn
 
 
 def cnn() -> nn.Module:

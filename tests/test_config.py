@@ -8,7 +8,7 @@ import pytest
 from hanse.config import load, parse
 from hanse.config.schema import keys_of, words
 from hanse.core.samplers import All, FixedSize, Poisson
-from hanse.core.spec import Evaluation, Reporting
+from hanse.core.spec import Evaluation, Quorum
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining
 from hanse.data.partition import ByColumn, Iid
@@ -103,8 +103,8 @@ def test_what_a_run_file_leaves_out_has_a_default(read):
     assert found.strategy == fedavg()
     assert found.local == LocalTraining()
     assert found.pipeline.steps == ()
-    assert (found.evaluation, found.reporting, found.faults) == (
-        *(Evaluation(), Reporting()),
+    assert (found.evaluation, found.quorum, found.faults) == (
+        *(Evaluation(), Quorum()),
         Faults(),
     )
 
@@ -150,9 +150,9 @@ def test_a_population_splits_one_data_set(read, table, partitioner):
     assert (found.clients, found.sites) == (9, ())
 
 
-def test_reporting_and_faults_are_read(read):
-    found = read(f'{LEAST}[reporting]\nminimum = 2\n[faults]\ndropout = 0.5\nkind = "inf"')
-    assert found.reporting == Reporting(minimum=2)
+def test_quorum_and_faults_are_read(read):
+    found = read(f'{LEAST}[quorum]\nminimum = 2\n[faults]\ndropout = 0.5\nkind = "inf"')
+    assert found.quorum == Quorum(minimum=2)
     assert found.faults == Faults(dropout=0.5, kind="inf")
 
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_meant_is_answered_in_one_line(refusal, old, new, message
         (SPLIT + '[population]\nclients = 2\npartition = "dirichlet"', 'missing key "alpha" in'),
         (LEAST + '[sampling]\nname = "fixed"\nsize = 3', "a cohort of 3 is larger than the popul"),
         (LEAST + '[sampling]\nname = "fixed"', 'missing key "size" in [sampling]'),
-        (LEAST + "[reporting]\nminimum = 3", "minimum = 3 reports, and a cohort has at most 2"),
+        (LEAST + "[quorum]\nminimum = 3", "minimum = 3 reports, and a cohort has at most 2"),
         (LEAST + "[lokal]\nlr = 1", 'unknown key "lokal" in the run file; did you mean "local"?'),
         (LEAST + "local = 3", "local = 3 in the run file is not a table"),
         (LEAST + "[faults]\ndropout = 2.0", "dropout = 2.0 is no probability"),

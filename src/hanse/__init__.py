@@ -4,7 +4,7 @@ from hanse.core import metrics
 from hanse.core.pipeline import Pipeline
 from hanse.core.reduce import Sum
 from hanse.core.samplers import All, FixedSize, Poisson
-from hanse.core.spec import Evaluation, Reporting, RunSpec
+from hanse.core.spec import Evaluation, Quorum, RunSpec
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining
 from hanse.data.site import Site
@@ -53,7 +53,7 @@ __all__ = [
     "PipelineError",
     "Poisson",
     "ProtocolError",
-    "Reporting",
+    "Quorum",
     "Result",
     "Run",
     "RunSpec",

@@ -116,12 +116,12 @@ class TestRun:
         assert re.search(r"n/a: west.*only one class: 0 positives, 10 negatives", ran.out)
 
     def test_refused_updates_are_told(self, small):
-        options = ("--set", "faults.corrupt=1.0", "--set", "reporting.minimum=0")
+        options = ("--set", "faults.corrupt=1.0", "--set", "quorum.minimum=0")
         ran = small("run", "run.toml", "--quiet", *options)
         assert "8 updates refused, the first: not finite" in ran.out
 
     def test_dropouts_are_told(self, small):
-        options = ("--set", "faults.dropout=1.0", "--set", "reporting.minimum=1")
+        options = ("--set", "faults.dropout=1.0", "--set", "quorum.minimum=1")
         ran = small("run", "run.toml", *options)
         assert "counted aborted" in ran.out
         assert "4 rounds aborted" in ran.out
@@ -221,7 +221,7 @@ class TestExplain:
     def test_a_model_gives_exact_sizes(self, small):
         out = small("explain", "run.toml", "--model").out
         assert "4 trainable parameters, float32" in out
-        assert "168 B, of which 5 integers" in out
+        assert "168 bytes, of which 5 integers" in out
 
 
 class TestNew:

@@ -11,7 +11,7 @@ from hanse.core.facts import Facts
 from hanse.core.layout import Layout
 from hanse.core.pipeline import Pipeline
 from hanse.core.samplers import All, FixedSize, Poisson
-from hanse.core.spec import NAMED_CLIENTS, Evaluation, Reporting, RunSpec
+from hanse.core.spec import NAMED_CLIENTS, Evaluation, Quorum, RunSpec
 from hanse.core.step import Scalar
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Proximal
@@ -54,8 +54,8 @@ CHANGES = {
     "every": {"evaluation": Evaluation(every=5)},
     "release": {"evaluation": Evaluation(release="sum")},
     "best": {"evaluation": Evaluation(best="auc")},
-    "deadline": {"reporting": Reporting(deadline_s=10.0)},
-    "minimum": {"reporting": Reporting(minimum=2)},
+    "deadline": {"quorum": Quorum(deadline_s=10.0)},
+    "minimum": {"quorum": Quorum(minimum=2)},
     "faults": {"faults": {"dropout": 0.1}},
     "population": {"population": {"partition": "iid"}},
     "shape": {"layout": Layout.build("float32", [("weight", (14, 2), "trainable")])},
@@ -108,9 +108,9 @@ def test_a_large_population_is_named_by_its_digest():
         ({"rounds": -3}, "rounds = -3 trains nothing"),
         ({"clients": ()}, "the population is empty"),
         ({"sampler": FixedSize(5)}, "a cohort of 5 is larger than the population of 4"),
-        ({"reporting": Reporting(minimum=5)}, "minimum = 5 reports, and a cohort has at most 4"),
+        ({"quorum": Quorum(minimum=5)}, "minimum = 5 reports, and a cohort has at most 4"),
         (
-            {"sampler": FixedSize(2), "reporting": Reporting(minimum=3)},
+            {"sampler": FixedSize(2), "quorum": Quorum(minimum=3)},
             "minimum = 3 reports, and a cohort has at most 2",
         ),
     ],
@@ -126,11 +126,11 @@ def test_a_run_that_cannot_be_meant_is_refused_with_a_hint(change, text):
     [
         (lambda: Evaluation(every=-1), "evaluation every -1 rounds"),
         (lambda: Evaluation(release="all"), "release = 'all' is unknown"),
-        (lambda: Reporting(over_selection=0.9), "over_selection = 0.9 is not between 1 and 10"),
-        (lambda: Reporting(over_selection=float("nan")), "over_selection = nan"),
-        (lambda: Reporting(minimum=-1), "minimum = -1 reports"),
-        (lambda: Reporting(deadline_s=0.0), "deadline_s = 0.0"),
-        (lambda: Reporting(deadline_s=float("nan")), "deadline_s = nan"),
+        (lambda: Quorum(over_selection=0.9), "over_selection = 0.9 is not between 1 and 10"),
+        (lambda: Quorum(over_selection=float("nan")), "over_selection = nan"),
+        (lambda: Quorum(minimum=-1), "minimum = -1 reports"),
+        (lambda: Quorum(deadline_s=0.0), "deadline_s = 0.0"),
+        (lambda: Quorum(deadline_s=float("nan")), "deadline_s = nan"),
         (lambda: LocalTraining(epochs=0), "local epochs = 0 trains nothing"),
         (lambda: LocalTraining(batch_size=0), "local batch_size = 0 trains nothing"),
         (lambda: LocalTraining(steps=-1), "local steps = -1 trains nothing"),
@@ -186,18 +186,18 @@ def test_the_facts_are_folded_again_with_what_the_run_is():
 
 
 @pytest.mark.parametrize(
-    ("sampler", "reporting", "expected"),
+    ("sampler", "quorum", "expected"),
     [
-        (All(), Reporting(), 4),
-        (All(), Reporting(over_selection=2.0), 4),
-        (FixedSize(2), Reporting(), 2),
-        (FixedSize(2), Reporting(over_selection=1.3), 3),
-        (FixedSize(3), Reporting(over_selection=9.0), 4),
-        (Poisson(0.1), Reporting(), 4),
+        (All(), Quorum(), 4),
+        (All(), Quorum(over_selection=2.0), 4),
+        (FixedSize(2), Quorum(), 2),
+        (FixedSize(2), Quorum(over_selection=1.3), 3),
+        (FixedSize(3), Quorum(over_selection=9.0), 4),
+        (Poisson(0.1), Quorum(), 4),
     ],
 )
-def test_the_largest_cohort_counts_everyone_who_can_be_asked(sampler, reporting, expected):
-    spec = replace(SPEC, sampler=sampler, reporting=reporting)
+def test_the_largest_cohort_counts_everyone_who_can_be_asked(sampler, quorum, expected):
+    spec = replace(SPEC, sampler=sampler, quorum=quorum)
     assert spec.cohort == spec.json()["sums"]["cohort"] == expected
 
 
@@ -217,6 +217,6 @@ def test_evaluations_are_tallied_over_all_clients_whoever_trains():
 def test_defaults_are_left_out_of_a_spec_and_none_is_written():
     told = SPEC.json()
     assert "steps" not in told["local"]
-    assert "deadline_s" not in told["reporting"]
+    assert "deadline_s" not in told["quorum"]
     assert "best" not in told["evaluation"]
     assert "null" not in SPEC.canonical

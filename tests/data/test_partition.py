@@ -1,5 +1,4 @@
 import re
-import time
 from dataclasses import replace
 from itertools import pairwise
 from math import gamma
@@ -71,11 +70,9 @@ def test_a_lone_client_gets_everything(partitioner):
 
 
 @pytest.mark.parametrize("partitioner", DRAWN, ids=repr)
-def test_a_million_rows_go_to_a_thousand_clients_in_three_seconds(partitioner):
+def test_a_million_rows_go_to_a_thousand_clients(partitioner):
     labels = np.tile(LABELS, 100)
-    start = time.perf_counter()
     parts = partitioner.split(labels, 1_000, 0)
-    assert time.perf_counter() - start < 3  # about 0.2 s on a quiet core
     assert_lawful(parts, len(labels), 1_000, 1)
 
 

@@ -11,6 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from hanse.core.layout import Layout
+from hanse.core.pipeline import Pipeline
+from hanse.core.samplers import All, FixedSize
+from hanse.core.spec import RunSpec
+from hanse.core.step import Scalar
+from hanse.core.weight import Weight
+from hanse.core.work import LocalTraining
+from hanse.privacy import Clip
+from hanse.report.promises import promises, to_json
+from hanse.strategies import fedprox
+
 HOSPITALS = {"cleveland": 91, "hungary": 88, "switzerland": 37, "va-long-beach": 60}
 WHY = "only one class: 37 positives, 0 negatives"
 LEVELS = {
@@ -19,37 +30,31 @@ LEVELS = {
     "pooled": {"auc": 0.86, "accuracy": 0.795, "loss": 0.45},
 }
 SHIFT = {"cleveland": 0.03, "hungary": 0.02, "switzerland": -0.06, "va-long-beach": -0.08}
-PIPELINE = [{"step": "weight", "by": "examples", "cap": 300}, {"step": "clip", "norm": 1.0}]
+LAYOUT = Layout.build("float32", [("weight", (928, 1), "trainable"), ("bias", (1,), "trainable")])
+COUNTED = [Scalar(name, 2**32) for name in ("examples", "steps", "seen", "loss")]
 
 
-def spec(name, clients, rounds, seed, **more):
-    listed = {"ids": sorted(clients)} if len(clients) <= 1000 else {}
-    return {
-        "format": 1,
-        "name": name,
-        "task": "app:task",
-        "data": "app:data",
-        "clients": {"count": len(clients), "digest": digest(*clients), **listed},
-        "population": {},
-        "rounds": rounds,
-        "seed": seed,
-        "strategy": {
-            "name": "fedprox",
-            "server": {"name": "add", "lr": 1.0},
-            "sampler": {"name": "all"},
-            "correction": {"proximal": 0.1},
-        },
-        "local": {"optimizer": "sgd", "lr": 0.05, "epochs": 2, "batch_size": 32, "threads": 1},
-        "pipeline": PIPELINE,
-        "evaluation": {"every": 1, "release": "per-site"},
-        "reporting": {"over_selection": 1.0, "minimum": 1},
-        "faults": {},
-        "engine": "exact",
-        "model": {"dtype": "float32", "parameters": 929, "size": 960, "layout": digest("layout")},
-        "sums": {"exponent": 47, "limit": 1.0, "cohort": len(clients)},
-        "metrics": ["auc", "accuracy"],
-        **more,
+def spec(name, clients, rounds, seed, *, metrics=("auc", "accuracy"), **more):
+    """The spec of a run; ``more`` are fields of RunSpec."""
+    sampler = more.pop("sampler", All())
+    fields = {
+        "strategy": fedprox(mu=0.1, sampler=sampler).settings(),
+        "local": LocalTraining(lr=0.05, epochs=2),
+        "pipeline": Pipeline([Weight(by="examples", cap=300), Clip(norm=1.0)]),
+        "layout": LAYOUT,
     }
+    return RunSpec(
+        name=name,
+        task="app:task",
+        data="app:data",
+        clients=tuple(clients),
+        rounds=rounds,
+        seed=seed,
+        sampler=sampler,
+        training=tuple(COUNTED),
+        evaluation_scalars=tuple(Scalar(n, 2**32) for n in ("examples", "loss", *metrics)),
+        **fields | more,
+    )
 
 
 def digest(*parts):
@@ -122,12 +127,12 @@ def write(folder, described, rows, **files):
     folder.mkdir(parents=True, exist_ok=True)
     last = rows[-1]["evaluation"] or {} if rows else {}
     result = {
-        "run": described["name"],
-        "spec_hash": digest(described),
-        "model_digest": digest(described, "model"),
+        "run": described.name,
+        "spec_hash": described.hash,
+        "model_digest": digest(described.hash, "model"),
         "engine": "exact",
         "rounds": len(rows),
-        "seed": described["seed"],
+        "seed": described.seed,
         "metrics": last.get("pooled", {}),
         "sites": last.get("sites", {}),
         "seconds": 1.9,
@@ -142,8 +147,9 @@ def write(folder, described, rows, **files):
         "MKL_CBWR": "AVX2,STRICT",
         "threads": 1,
     }
-    (folder / "spec.json").write_text(json.dumps(described))
-    (folder / "spec.sha256").write_text(digest(described) + "\n")
+    (folder / "spec.json").write_text(described.canonical)
+    (folder / "spec.sha256").write_text(described.hash + "\n")
+    (folder / "promises.json").write_text(json.dumps(to_json(promises(described))))
     (folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for name, value in {"result": result, "environment": environment, **files}.items():
         (folder / f"{name}.json").write_text(json.dumps(value))
@@ -217,8 +223,8 @@ def crowd(folder, clients=1000, rounds=100, cohort=100, baselines=False):
         3,
         population={"clients": clients, "partition": "dirichlet", "alpha": 0.5},
         metrics=["accuracy"],
+        sampler=FixedSize(cohort),
     )
-    described["strategy"]["sampler"] = {"name": "fixed", "size": cohort}
     files = {"population": population(counts, [str(k) for k in range(10)])}
     if baselines:
         files["baselines"] = {

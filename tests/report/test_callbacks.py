@@ -8,17 +8,7 @@ from tests.report import sample
 from hanse.errors import ConfigError
 from hanse.report.callbacks import MLflow, TensorBoard, scalars
 
-
-@dataclass
-class Spec:
-    """What a callback reads of a RunSpec."""
-
-    name: str = "heart"
-    hash: str = "abc123"
-    seed: int = 7
-
-    def json(self):
-        return sample.spec(self.name, sample.HOSPITALS, 3, self.seed)
+SPEC = sample.spec("heart", sample.HOSPITALS, 3, 7)
 
 
 @dataclass
@@ -29,7 +19,7 @@ class Result:
 
 def see(callback):
     result = Result()
-    callback.on_start(None, Spec())
+    callback.on_start(None, SPEC)
     for row in result.history:
         callback.on_round(row)
     callback.on_end(result)
@@ -78,7 +68,7 @@ def test_mlflow_reads_what_was_logged(tmp_path, monkeypatch):
     assert run.data.params["pipeline.clip.norm"] == "1"
     assert run.data.params["strategy.correction.proximal"] == "0.1"
     assert run.data.tags["hanse.model_digest"] == "d1g35t"
-    assert run.data.tags["hanse.spec_hash"] == "abc123"
+    assert run.data.tags["hanse.spec_hash"] == SPEC.hash
     logged = client.get_metric_history(run.info.run_id, "pooled/auc")
     assert [m.step for m in logged] == [1, 2, 3]
     assert [m.value for m in logged] == [r["evaluation"]["pooled"]["auc"] for r in history]

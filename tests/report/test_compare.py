@@ -29,6 +29,7 @@ def test_only_settings_that_differ_are_told(two):
         "rounds": ["4", "5"],
         "pipeline.weight.by": ["examples", "–"],
         "pipeline.weight.cap": ["300", "–"],
+        "pipeline.weight.denominator": ["observed", "–"],
         "pipeline.clip.norm": ["1", "2"],
     }
 

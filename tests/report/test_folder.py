@@ -19,7 +19,7 @@ def test_seeds_are_in_the_order_of_their_numbers(tmp_path):
     for seed in (10, 9, 100):
         path = tmp_path / f"seed-{seed}"
         path.mkdir()
-        (path / "spec.json").write_text(json.dumps(spec("r", ["a"], 1, seed)))
+        (path / "spec.json").write_text(spec("r", ["a"], 1, seed).canonical)
     assert [r.seed for r in open_folder(tmp_path).records] == [9, 10, 100]
 
 

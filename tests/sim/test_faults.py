@@ -8,7 +8,7 @@ import pytest
 from tests.train.models import binary, double, federation, logistic
 
 import hanse
-from hanse import Clip, Faults, FixedSize, LocalTraining, Pipeline, Poisson, Reporting, Weight
+from hanse import Clip, Faults, FixedSize, LocalTraining, Pipeline, Poisson, Quorum, Weight
 from hanse.errors import ConfigError
 
 TASK = binary(double(logistic))
@@ -129,7 +129,7 @@ def test_under_a_privacy_claim_a_round_without_a_soul_still_releases_its_noise()
 def test_with_fewer_reports_than_the_minimum_the_round_aborts(minimum):
     faults = Faults(dropout=0.5)
     left = [site for site, fate in fates(faults).items() if not fate.drops]
-    result = run(faults=faults, reporting=Reporting(minimum=minimum))
+    result = run(faults=faults, quorum=Quorum(minimum=minimum))
     row = result.history[0]
     if len(left) >= minimum:
         assert row["counted"] == left
@@ -147,10 +147,10 @@ def test_both_sides_of_the_minimum_occur_above():
 def test_an_aborted_round_does_not_disturb_the_next():
     """Nothing of its sums is left over, in this process or in workers."""
     faults = Faults(dropout=0.5)
-    result = run(faults=faults, reporting=Reporting(minimum=5), rounds=6, workers=2)
+    result = run(faults=faults, quorum=Quorum(minimum=5), rounds=6, workers=2)
     aborted = [row["round"] for row in result.history if row["aborted"]]
     assert 0 < len(aborted) < 6
-    again = run(faults=faults, reporting=Reporting(minimum=5), rounds=6)
+    again = run(faults=faults, quorum=Quorum(minimum=5), rounds=6)
     assert result.model_digest == again.model_digest
     assert not unmoved(result)
 
@@ -165,7 +165,7 @@ def arrivals(faults: Faults, sites) -> list[str]:
 
 def test_at_the_deadline_the_round_closes_with_those_who_are_there():
     faults = Faults(delay_s=10.0)
-    result = run(faults=faults, reporting=Reporting(deadline_s=8.0))
+    result = run(faults=faults, quorum=Quorum(deadline_s=8.0))
     row = result.history[0]
     early = [site for site, fate in fates(faults).items() if fate.delay_s < 8.0]
     assert 0 < len(early) < 8
@@ -176,7 +176,7 @@ def test_at_the_deadline_the_round_closes_with_those_who_are_there():
 
 
 def test_a_deadline_that_nobody_meets_aborts_the_round():
-    result = run(faults=Faults(delay_s=10.0), reporting=Reporting(deadline_s=1e-9))
+    result = run(faults=Faults(delay_s=10.0), quorum=Quorum(deadline_s=1e-9))
     assert "0 reports counted, 1 needed" in result.history[0]["aborted"]
     assert unmoved(result)
 
@@ -184,10 +184,10 @@ def test_a_deadline_that_nobody_meets_aborts_the_round():
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_over_selection_takes_the_first_that_arrive_and_no_more(size):
     faults, sampler = Faults(delay_s=10.0), FixedSize(size)
-    reporting = Reporting(over_selection=1.6)
-    result = run(faults=faults, strategy=hanse.fedavg(sampler=sampler), reporting=reporting)
+    quorum = Quorum(over_selection=1.6)
+    result = run(faults=faults, strategy=hanse.fedavg(sampler=sampler), quorum=quorum)
     row = result.history[0]
-    asked = FixedSize(reporting.asked(size, 8)).sample(SITES, 5, 1)
+    asked = FixedSize(quorum.asked(size, 8)).sample(SITES, 5, 1)
     assert row["cohort"] == len(asked) > size
     assert row["counted"] == sorted(arrivals(faults, asked)[:size])
     assert set(row["late"]) == set(asked) - set(row["counted"])
@@ -200,7 +200,7 @@ def test_over_selected_clients_make_up_for_dropped_and_refused_ones():
     result = run(
         faults=faults,
         strategy=hanse.fedavg(sampler=sampler),
-        reporting=Reporting(over_selection=10.0),
+        quorum=Quorum(over_selection=10.0),
     )
     sound = [s for s in arrivals(faults, SITES) if not (drawn[s].drops or drawn[s].corrupts)]
     assert len(sound) < 8
@@ -224,7 +224,7 @@ def test_an_empty_poisson_cohort_aborts_the_round_and_leaves_the_model():
 
 def test_an_empty_poisson_cohort_is_no_abort_where_none_is_needed():
     sampler = Poisson(1e-6)
-    result = run(strategy=hanse.fedavgm(sampler=sampler), reporting=Reporting(minimum=0))
+    result = run(strategy=hanse.fedavgm(sampler=sampler), quorum=Quorum(minimum=0))
     assert result.history[0]["aborted"] is None
     assert unmoved(result)
 
@@ -232,7 +232,7 @@ def test_an_empty_poisson_cohort_is_no_abort_where_none_is_needed():
 def test_a_momentum_of_the_server_does_not_roll_on_through_an_aborted_round():
     strategy = hanse.fedavgm(momentum=0.9)
     faults = Faults(dropout=0.5)
-    settings = {"strategy": strategy, "faults": faults, "reporting": Reporting(minimum=5)}
+    settings = {"strategy": strategy, "faults": faults, "quorum": Quorum(minimum=5)}
     models = [run(rounds=r, **settings).model_digest for r in range(1, 7)]
     rows = run(rounds=6, **settings).history
     for before, after, row in zip(models, models[1:], rows[1:], strict=False):
@@ -287,7 +287,7 @@ def test_faults_that_cannot_be_meant_are_refused_with_a_hint(settings):
 
 def test_the_history_is_json_whatever_goes_wrong():
     faults = Faults(dropout=0.3, delay_s=5.0, corrupt=0.3)
-    result = run(faults=faults, reporting=Reporting(deadline_s=6.0, minimum=3), rounds=5)
+    result = run(faults=faults, quorum=Quorum(deadline_s=6.0, minimum=3), rounds=5)
     again = json.loads(json.dumps(result.history, allow_nan=False))
     assert again == result.history
     assert partial(json.dumps, allow_nan=False)(result.json())

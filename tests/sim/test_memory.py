@@ -7,14 +7,14 @@ from tests.train.models import classes, cnn, federation, images, table
 from torch import nn
 
 import hanse
-from hanse import Clip, Faults, FixedSize, LocalTraining, Pipeline, Reporting, Weight
+from hanse import Clip, Faults, FixedSize, LocalTraining, Pipeline, Quorum, Weight
 from hanse.train.torch import TorchTask
 
 PIXELS = federation(images, clients=6)
 LOCAL_NORM = classes(cnn, buffers="local")
 SHAKY = Faults(dropout=0.3, corrupt=0.2, delay_s=3.0)
 SAMPLED = hanse.fedavg(sampler=FixedSize(3))
-OVER = Reporting(over_selection=1.5, minimum=2)
+OVER = Quorum(over_selection=1.5, minimum=2)
 
 
 class Seen(nn.Module):
@@ -62,7 +62,7 @@ def test_what_a_client_keeps_is_committed_only_when_its_report_was_counted(worke
         strategy=SAMPLED,
         local=ONE_STEP,
         faults=faults,
-        reporting=OVER,
+        quorum=OVER,
         rounds=8,
         workers=workers,
     )
@@ -80,7 +80,7 @@ def test_what_a_client_keeps_is_committed_only_when_its_report_was_counted(worke
 def test_local_statistics_are_the_same_for_any_number_of_workers():
     runs = [
         hanse.simulate(
-            LOCAL_NORM, PIXELS, strategy=SAMPLED, faults=SHAKY, reporting=OVER, rounds=5, workers=w
+            LOCAL_NORM, PIXELS, strategy=SAMPLED, faults=SHAKY, quorum=OVER, rounds=5, workers=w
         )
         for w in (1, 2, 3)
     ]

@@ -24,7 +24,7 @@ from tests.train.models import (
 )
 
 import hanse
-from hanse import Clip, Faults, LocalTraining, Pipeline, Reporting, Weight
+from hanse import Clip, Faults, LocalTraining, Pipeline, Quorum, Weight
 from hanse.data import Dirichlet
 from hanse.sim.population import Partitioned
 from hanse.train.torch import TorchTask
@@ -183,7 +183,6 @@ def test_chance_outside_the_run_does_not_matter_and_is_left_as_it_was(few):
 
 
 def test_numpy_kernels_make_the_model_that_numba_makes():
-    pytest.importorskip("numba")
     script = (
         "from tests.sim.test_same_bits import CASES, FEW, digest\n"
         "from hanse.core.accelerate import kernels\n"
@@ -273,7 +272,7 @@ def test_process_and_simulate_make_the_same_model_also_with_the_state_saved_betw
 def test_over_selection_gives_the_same_model_for_any_number_of_workers():
     case = replace(CASES["27-16-1, adam"], strategy=hanse.fedavg(sampler=hanse.FixedSize(2)))
     settings = {
-        "reporting": Reporting(over_selection=2.0),
+        "quorum": Quorum(over_selection=2.0),
         "faults": Faults(delay_s=5.0, dropout=0.2, corrupt=0.2),
         "rounds": 5,
     }

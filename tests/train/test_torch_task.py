@@ -11,7 +11,6 @@ from hanse import ConfigError, LocalTraining
 from hanse.core.work import Train
 from hanse.train import exact
 from hanse.train.local import Turn
-from hanse.train.torch import TorchTask
 
 ONE = {"a": (table(12, 1), None)}
 
@@ -112,4 +111,7 @@ def test_matrix_products_that_do_not_depend_on_alignment_are_asked_for_but_not_i
 def test_the_probe_is_the_same_on_every_machine():
     left, right = exact.probe()
     assert (left.shape, right.shape) == ((33, 301), (301, 65))
-    assert exact.hashlib.sha256(left.tobytes() + right.tobytes()).hexdigest()[:16] == "64311ef1a16cbb91"
+    assert (
+        exact.hashlib.sha256(left.tobytes() + right.tobytes()).hexdigest()[:16]
+        == "64311ef1a16cbb91"
+    )

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from hanse.cli.screen import Debug, out, plain_table
 from hanse.config import parse
-from hanse.report.explain import Section, explain
+from hanse.report.explain import explain
+from hanse.report.promises import Section
 
 RunFilePath = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file.")]
 Assignments = Annotated[
@@ -37,10 +38,11 @@ def explain_command(
 def _print(section: Section) -> None:
     console = out()
     console.print(Text(section.title, style="bold"))
-    table = plain_table(*section.columns)
-    for row in section.rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    if section.rows:
+        table = plain_table(*section.columns)
+        for row in section.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
     for note in section.notes:
         console.print(Text(note))
     console.print()

@@ -9,7 +9,7 @@ from hanse.config.document import Document, override, read
 from hanse.config.runfile import RunFile, Split
 from hanse.config.schema import Keys, build, check, keys_of, shown
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Reporting
+from hanse.core.spec import Evaluation, Quorum
 from hanse.core.step import Step
 from hanse.core.work import LocalTraining
 from hanse.data.site import check_id
@@ -39,7 +39,7 @@ TOP: Final = Keys(
         "local": TABLE,
         "pipeline": list[TABLE],
         "evaluation": TABLE,
-        "reporting": TABLE,
+        "quorum": TABLE,
         "faults": TABLE,
     },
     frozenset({"task", "data", "rounds"}),
@@ -86,7 +86,7 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         rounds=top["rounds"],
         seed=top.get("seed", 0),
         evaluation=evaluation,
-        reporting=_table(Reporting, top, "reporting"),
+        quorum=_table(Quorum, top, "quorum"),
         faults=_table(Faults, top, "faults"),
     )
     _check_whole(found)

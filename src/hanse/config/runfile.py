@@ -14,7 +14,7 @@ from typing import Any
 
 from hanse.core.layout import Layout
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Reporting, RunSpec
+from hanse.core.spec import Evaluation, Quorum, RunSpec
 from hanse.core.work import LocalTraining
 from hanse.data import Partitioner
 from hanse.errors import ConfigError
@@ -61,7 +61,7 @@ class RunFile:
     rounds: int
     seed: int
     evaluation: Evaluation
-    reporting: Reporting
+    quorum: Quorum
     faults: Faults
 
     @property
@@ -96,7 +96,7 @@ class RunFile:
             training=training_scalars(),
             evaluation_scalars=(),
             evaluation=self.evaluation,
-            reporting=self.reporting,
+            quorum=self.quorum,
             faults=self.faults.settings(),
         )
 
@@ -121,7 +121,7 @@ class RunFile:
             rounds=self.rounds,
             seed=self.seed,
             evaluation=self.evaluation,
-            reporting=self.reporting,
+            quorum=self.quorum,
             faults=self.faults,
             central=self._holdout(),
             name=self.name,

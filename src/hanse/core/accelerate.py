@@ -42,6 +42,15 @@ def kernels() -> Kernels:
         return plain
 
 
+def warm(*dtypes: str) -> None:
+    """Load the kernels for vectors of ``dtypes`` now: who forks does it once, and not in each."""
+    chosen, total = kernels(), np.zeros(1, dtype=np.int64)
+    for dtype in dtypes:
+        vector = np.zeros(1, dtype=dtype)
+        chosen.norm(vector)
+        chosen.accumulate(total, vector, 1.0, 0)
+
+
 def _compiled() -> Kernels:
     from numba import njit, types  # pyright: ignore -- no stubs
     from numba.extending import intrinsic  # pyright: ignore -- no stubs

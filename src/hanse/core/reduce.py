@@ -37,10 +37,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Sum(Step):
-    """Add shares exactly, as integers on a grid (:mod:`hanse.core.sums`).
+    """Add shares exactly, as integers: the order of arrival changes no bit.
 
-    ``limit`` is the largest |coordinate| of a share where no bound gives one (default 2^16, or
-    2^22 where weights have no cap); a share beyond it is refused like one with a NaN.
+    The integers are on a grid (:mod:`hanse.core.sums`). ``limit`` is the largest |coordinate| of a
+    share where no bound gives one (default 2^16, or 2^22 where weights have no cap); a share
+    beyond it is refused like one with a NaN.
     """
 
     limit: float | None = None

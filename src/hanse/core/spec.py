@@ -60,7 +60,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Reporting:
+class Quorum:
     """When a round closes: with ``over_selection`` times the goal asked, at ``deadline_s`` seconds
     (None: everyone is waited for), and not at all with fewer than ``minimum`` reports.
     """
@@ -109,7 +109,7 @@ class RunSpec:
     training: tuple[Scalar, ...]
     evaluation_scalars: tuple[Scalar, ...]
     evaluation: Evaluation = field(default_factory=Evaluation)
-    reporting: Reporting = field(default_factory=Reporting)
+    quorum: Quorum = field(default_factory=Quorum)
     faults: Mapping[str, Json] = field(default_factory=dict[str, Json])
     population: Mapping[str, Json] = field(default_factory=dict[str, Json])
     engine: Literal["exact"] = "exact"
@@ -120,11 +120,11 @@ class RunSpec:
             raise ConfigError(f"rounds = {self.rounds} trains nothing", hint="give rounds >= 1")
         if not self.clients:
             raise ConfigError("the population is empty", hint="name at least one site")
-        if self.reporting.minimum > self.cohort:
+        if self.quorum.minimum > self.cohort:
             raise ConfigError(
-                f"minimum = {self.reporting.minimum} reports, and a cohort has at most "
+                f"minimum = {self.quorum.minimum} reports, and a cohort has at most "
                 f"{self.cohort} clients",
-                hint="lower [reporting] minimum or ask more clients",
+                hint="lower [quorum] minimum or ask more clients",
             )
         self._check_releases(self.bound)
 
@@ -141,7 +141,7 @@ class RunSpec:
     def cohort(self) -> int:
         """The largest number of clients that one round can ask."""
         population = len(self.clients)
-        return self.reporting.asked(self.sampler.largest(population), population)
+        return self.quorum.asked(self.sampler.largest(population), population)
 
     @cached_property
     def bound(self) -> BoundPipeline:
@@ -175,7 +175,7 @@ class RunSpec:
             "local": self.local.settings(),
             "pipeline": self.pipeline.settings(),
             "evaluation": self.evaluation.settings(),
-            "reporting": self.reporting.settings(),
+            "quorum": self.quorum.settings(),
             "faults": self.faults,
             "engine": self.engine,
             "model": {

@@ -86,7 +86,9 @@ class Place:
 class Step:
     """Law: ``decode(Σ encode(u))`` estimates the sum of what the step lets through.
 
-    A subclass is a frozen dataclass whose fields are its settings in a run file. ``name`` is its
+    A subclass is a frozen dataclass whose fields are its settings in a run file. The first sentence
+    of its docstring is what ``hanse explain`` says of it, with ``setting`` replaced by its value;
+    a clause behind a semicolon that names an unset setting is left out. ``name`` is its
     name there, ``kind`` its place in the order. One that keeps something sets ``has_memory``
     (at the client, between rounds it was counted in) or ``has_state`` (at the server), and then
     returns the new mapping of arrays beside the value.

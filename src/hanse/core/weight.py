@@ -22,13 +22,14 @@ UNCAPPED_LIMIT = 2**20
 
 @dataclass(frozen=True)
 class Weight(Step):
-    """Let a client count by its examples, by its local steps, or all alike.
+    """Let a client count by its weight (``by``); weights of ``cap`` or more count alike.
 
-    With ``cap``, ω = min(w, cap)/cap, kept at a resolution of 2^-32. Without one, ω = w, at most
-    2^20: exact sums need a limit, and an update that weighs more is refused. ``denominator`` is
-    ``"observed"`` (the sum of the weights that were counted) or a public number in the same
-    unit, where a client at its cap counts 1 (examples, steps with a cap; uniform) or its weight
-    (no cap): under noise it must be public, since the realised sum tells who took part.
+    The weight w is its examples, its local steps, or 1. With ``cap``, ω = min(w, cap)/cap, kept at
+    a resolution of 2^-32. Without one, ω = w, at most 2^20: exact sums need a limit, and an update
+    that weighs more is refused. ``denominator`` is ``"observed"`` (the sum of the weights that were
+    counted) or a public number in the same unit, where a client at its cap counts 1 (examples,
+    steps with a cap; uniform) or its weight (no cap): under noise it must be public, since the
+    realised sum tells who took part.
     """
 
     by: Literal["examples", "uniform", "steps"] = "examples"

@@ -16,7 +16,7 @@ ROOM = 2.0**-20
 
 @dataclass(frozen=True)
 class Clip(Step):
-    """Scale an update that is longer than ``norm`` down to it (L2).
+    """At the client, shorten an update whose L2 norm exceeds ``norm`` to that norm.
 
     The length is taken in float64 and a longer update is scaled to ``norm``·(1 − 2^-20), so that
     the share, once rounded to the wire's dtype and to the grid of exact sums, is within ``norm``

@@ -18,7 +18,9 @@ LARGEST_MULTIPLIER = 100.0
 
 @dataclass(frozen=True)
 class GaussianNoise(Step):
-    """Add N(0, (``noise_multiplier``·C)²) to each coordinate of the total, at the server.
+    """At the coordinator, add Gaussian noise to each coordinate of the total, of standard deviation
+    ``noise_multiplier`` times the L2 bound C: it protects against those who see only the model,
+    not against the coordinator.
 
     C is the L2 bound of one client's share on the wire, taken from the facts behind the last step:
     never typed twice. The noise

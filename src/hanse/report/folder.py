@@ -14,7 +14,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import cast
 
+from hanse.core.canonical import Json
 from hanse.errors import ConfigError
+from hanse.report.promises import Section, from_json
 
 Table = dict[str, object]
 LONGEST_TEXT = 300
@@ -64,6 +66,7 @@ class Record:
     baselines: Table
     population: Table
     environment: Table
+    promises: Sequence[Section] = ()
 
     @cached_property
     def evaluations(self) -> list[Round]:
@@ -170,6 +173,7 @@ def _record(path: Path) -> Record:
         baselines=_load(path / "baselines.json"),
         population=_load(path / "population.json"),
         environment=_load(path / "environment.json"),
+        promises=_promises(path / "promises.json"),
     )
 
 
@@ -203,10 +207,21 @@ def _reasons(row: Table, key: str) -> dict[str, str]:
 
 
 def _load(path: Path) -> Table:
+    return table(_json(path))
+
+
+def _promises(path: Path) -> Sequence[Section]:
     try:
-        return table(_clean(json.loads(path.read_text("utf-8"))))
+        return from_json(cast("Json", _json(path)))
+    except ValueError:
+        return ()
+
+
+def _json(path: Path) -> object:
+    try:
+        return _clean(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError):
-        return {}
+        return None
 
 
 def _lines(path: Path) -> list[object]:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from hanse.report import curves, participation, partition, pipeline, updates, words
+from hanse.report import curves, participation, partition, updates, words
 from hanse.report.dots import glyphs
 from hanse.report.folder import Folder, Record, open_folder
 from hanse.report.numerals import duration, plural, short, spans
 from hanse.report.page import render
+from hanse.report.promises import limits
 from hanse.report.results import tables
 from hanse.report.series import (
     MOST_LINES,
@@ -46,8 +47,7 @@ def told(folder: Folder) -> dict[str, object]:
         **_results(folder),
         **_rounds(folder),
         **_data(record),
-        **_pipeline(record),
-        "limits": words.limits(record),
+        "promises": record.promises or (limits(),),
         "settings": list(settings(record).items()),
         "environment": _environment(record),
         "hashes": _hashes(folder),
@@ -102,13 +102,6 @@ def _data(record: Record) -> dict[str, object]:
         "partition": found,
         "partition_picture": partition.picture(found) if found else None,
         "partition_is_shaded": found is not None and partition.is_shaded(found),
-    }
-
-
-def _pipeline(record: Record) -> dict[str, object]:
-    return {
-        "steps": pipeline.steps(record),
-        "observers": pipeline.observers(record),
     }
 
 

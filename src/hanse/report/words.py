@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from hanse.report.folder import Folder, Record, number, table, whole_number, words
 from hanse.report.numerals import Interval, measure, plural
 from hanse.report.participation import aborted, in_words, totals
-from hanse.report.pipeline import sees_each_update
 from hanse.report.results import mean_of_sites, paired
 from hanse.report.series import central_values, final, metrics_of, pooled_values, shown
 
@@ -60,20 +59,6 @@ def unfinished(record: Record) -> str:
     if planned is None or done >= planned:
         return ""
     return f"The run is not complete: {done} of {plural(planned, 'round')} are recorded."
-
-
-def limits(record: Record) -> list[str]:
-    """Return what the run does not protect against."""
-    found = [
-        "This was a simulation: the data of all sites were in one hand, so nothing here was "
-        "protected from whoever ran it, and nothing here shows what real sites would let pass."
-    ]
-    if sees_each_update(record):
-        found.append(
-            "The pipeline adds plain updates: the coordinator sees each site's update of each "
-            "round, and an update can give away rows that it was trained on."
-        )
-    return found
 
 
 def _setting(folder: Folder) -> str:

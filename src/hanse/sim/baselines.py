@@ -11,9 +11,8 @@ from hanse.core.layout import Vector
 from hanse.core.work import LocalTraining, Train
 from hanse.errors import ConfigError
 from hanse.sim.evaluation import values
-from hanse.sim.pool import station_of
 from hanse.sim.run import Run
-from hanse.sim.station import Station
+from hanse.sim.station import Station, station_of
 from hanse.train.local import Prepared, Turn
 
 Table = dict[str, dict[str, Json]]

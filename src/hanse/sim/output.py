@@ -13,6 +13,7 @@ from hanse.core.layout import Layout, Vector
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
 from hanse.report.html import write_report
+from hanse.report.promises import promises, to_json
 from hanse.sim.checkpoint import NAME
 from hanse.sim.files import write_whole
 from hanse.sim.result import Result
@@ -47,6 +48,7 @@ class Folder:
             ) from error
         self._write("spec.json", spec.canonical)
         self._write("spec.sha256", spec.hash + "\n")
+        self._write("promises.json", json.dumps(to_json(promises(spec)), indent=1))
         self._write("environment.json", json.dumps(environment, indent=1))
         self._write("population.json", json.dumps(partition or _names(spec), indent=1))
         source = run.references.get("run_file")

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from hanse.core.accelerate import warm
 from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.reduce import Accumulator
@@ -23,7 +24,7 @@ from hanse.errors import ConfigError, HanseError, TransportError
 from hanse.sim.arena import Arena
 from hanse.sim.messages import receive, revive, send
 from hanse.sim.run import Run
-from hanse.sim.station import Kept, Outcome, Station
+from hanse.sim.station import Kept, Outcome, station_of
 
 StartMethod = Literal["fork", "spawn"]
 Counts = dict[str, Mapping[str, int | Integers]]
@@ -61,13 +62,6 @@ class Pool(Protocol):
     def close(self) -> None:
         """End; workers are gone when it returns."""
         ...
-
-
-def station_of(run: Run, spec: RunSpec) -> tuple[Station, str]:
-    """Return a new station for ``run`` in this process, and the process's numeric fingerprint."""
-    fingerprint = run.task.prepare_process(run.local.threads)
-    station = Station(run.task.kernel(), run.population, spec.bound, run.seed, run.faults)
-    return station, fingerprint
 
 
 class InProcess:
@@ -149,9 +143,10 @@ class Processes:
         self, run: Run, spec: RunSpec, workers: int, start_method: StartMethod | None
     ) -> None:
         """Start the workers and wait until each has its kernel; raises what they raise."""
-        method = start_method or ("fork" if hasattr(os, "fork") else "spawn")
+        method = _method(run, start_method)
         self.spec, self.workers = spec, list[Worker]()
         self.place = {client: i % workers for i, client in enumerate(run.population.ids)}
+        warm(spec.layout.dtype, "float64")
         self.path = Arena.create(spec, workers)
         try:
             self.arena = Arena.open(self.path, spec, workers)
@@ -279,6 +274,17 @@ class Processes:
                 worker.process.join()
             worker.pipe.close()
         self.workers.clear()
+
+
+def _method(run: Run, start_method: StartMethod | None) -> StartMethod:
+    """Return how to start workers: a fork has no threads of its parent's, and waits for them."""
+    can_fork = hasattr(os, "fork") and run.local.threads == 1
+    if start_method == "fork" and not can_fork:
+        raise ConfigError(
+            f"local threads = {run.local.threads}, and a forked worker can have one only",
+            hint='use start_method="spawn" with a run file, or workers = 1',
+        )
+    return start_method or ("fork" if can_fork else "spawn")
 
 
 def open_pool(

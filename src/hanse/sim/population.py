@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,14 +78,24 @@ def held_by(population: Population) -> dict[str, Json] | None:
     ids = list(population.ids)
     if len(ids) > MOST_SUMMARISED:
         return None
-    held = [arrays_of(population.open(client)[0]) for client in ids]
-    if any(arrays is None or len(arrays[-1]) == 0 for arrays in held):
+    found = [targets_of(arrays_of(population.open(client)[0])) for client in ids]
+    targets = [part for part in found if part is not None]
+    if len(targets) < len(ids):
         return None
-    targets = [np.asarray(arrays[-1]) for arrays in held]
-    ends = np.cumsum([len(part) for part in targets]).tolist()
-    starts = [0, *ends[:-1]]
-    rows = [np.arange(first, end) for first, end in zip(starts, ends, strict=True)]
+    ends = list(accumulate(len(part) for part in targets))
+    rows = [np.arange(end - len(part), end) for end, part in zip(ends, targets, strict=True)]
     return _summary(np.concatenate(targets), rows, ids)
+
+
+def targets_of(arrays: Any) -> np.ndarray | None:
+    """Return the targets [n] of a data set's arrays, or None if they are not one per row."""
+    if not isinstance(arrays, tuple | list) or not arrays:
+        return None
+    targets: Any = arrays[-1]
+    if not hasattr(targets, "dtype") or targets.ndim == 0 or len(targets) == 0:
+        return None
+    flat = np.asarray(targets).reshape(-1)
+    return flat if len(flat) == len(targets) else None
 
 
 def _summary(targets: Any, rows: list[np.ndarray], ids: Sequence[str]) -> dict[str, Json] | None:

@@ -55,18 +55,18 @@ def perform(ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States)
 
 def plan_of(round: int, sampler: Sampler, spec: RunSpec) -> machine.Plan:
     """Return the plan of a round: its cohort, over-selected, and when it closes."""
-    population, reporting = spec.clients, spec.reporting
+    population, quorum = spec.clients, spec.quorum
     asked = sampler
     if isinstance(sampler, FixedSize):
-        asked = FixedSize(reporting.asked(sampler.size, len(population)))
+        asked = FixedSize(quorum.asked(sampler.size, len(population)))
     cohort = asked.sample(population, spec.seed, round)
     goal = sampler.size if isinstance(sampler, FixedSize) else len(cohort)
     return machine.Plan(
         round,
         cohort,
-        goal=max(goal, reporting.minimum, 1) if cohort else 0,
-        minimum=reporting.minimum,
-        deadline_s=reporting.deadline_s,
+        goal=max(goal, quorum.minimum, 1) if cohort else 0,
+        minimum=quorum.minimum,
+        deadline_s=quorum.deadline_s,
         never_aborts=spec.bound.facts.is_private,
     )
 

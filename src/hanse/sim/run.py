@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hanse.core.layout import Layout, Vector
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Reporting, RunSpec
+from hanse.core.spec import Evaluation, Quorum, RunSpec
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Train
 from hanse.errors import ConfigError
@@ -35,7 +35,7 @@ class Run:
     rounds: int
     seed: int = 0
     evaluation: Evaluation = field(default_factory=Evaluation)
-    reporting: Reporting = field(default_factory=Reporting)
+    quorum: Quorum = field(default_factory=Quorum)
     faults: Faults = field(default_factory=Faults)
     central: object | None = None
     name: str = "run"
@@ -85,7 +85,7 @@ class Run:
             training=self.task.training_scalars(),
             evaluation_scalars=evaluation_scalars(self.task.metrics),
             evaluation=self.evaluation,
-            reporting=self.reporting,
+            quorum=self.quorum,
             faults=self.faults.settings(),
             population=self.population.settings(),
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Reporting
+from hanse.core.spec import Evaluation, Quorum
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining
 from hanse.data.site import Site
@@ -33,7 +33,7 @@ def simulate(
     rounds: int | None = None,
     seed: int | None = None,
     evaluation: Evaluation | None = None,
-    reporting: Reporting | None = None,
+    quorum: Quorum | None = None,
     faults: Faults | None = None,
     central: object | None = None,
     sources: Mapping[str, str | Path] | None = None,
@@ -64,7 +64,7 @@ def simulate(
         rounds=rounds,
         seed=seed,
         evaluation=evaluation,
-        reporting=reporting,
+        quorum=quorum,
         faults=faults,
         central=central,
     )
@@ -91,6 +91,11 @@ def as_run(
 
         task = parse(Path(task), ()).load()
     if isinstance(task, Run):
+        if data is not None or sites is not None or sources is not None:
+            raise ConfigError(
+                "a run brings its own data, sites and sources",
+                hint="leave them out, or give a task in the place of the run",
+            )
         run = task if not chosen else replace(task, **chosen)
         return run if seed is None else run.with_seed(seed)
     strategy = chosen.pop("strategy", None) or fedavg()

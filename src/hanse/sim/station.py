@@ -12,11 +12,13 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.pipeline import BoundPipeline
 from hanse.core.reduce import Accumulator
+from hanse.core.spec import RunSpec
 from hanse.core.step import Integers, Memory, Refused
 from hanse.core.work import Train
 from hanse.errors import DataError
 from hanse.sim.faults import Faults
 from hanse.sim.population import Population
+from hanse.sim.run import Run
 from hanse.train.local import Kernel, Prepared, Trained, Turn
 
 LOCAL = "local"
@@ -140,3 +142,10 @@ def _by_step(kept: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[An
         if slash:
             memory.setdefault(step, {})[inner] = array
     return memory
+
+
+def station_of(run: Run, spec: RunSpec) -> tuple[Station, str]:
+    """Return a new station for ``run`` in this process, and the process's numeric fingerprint."""
+    fingerprint = run.task.prepare_process(run.local.threads)
+    station = Station(run.task.kernel(), run.population, spec.bound, run.seed, run.faults)
+    return station, fingerprint

@@ -15,9 +15,8 @@ from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError, HanseError
 from hanse.sim.arena import Arena
 from hanse.sim.messages import preserve, quiet, receive, send
-from hanse.sim.pool import station_of
 from hanse.sim.run import Run
-from hanse.sim.station import Kept, Station
+from hanse.sim.station import Kept, Station, station_of
 
 
 def forked(
@@ -51,7 +50,7 @@ def recipe(run: Run) -> str:
     if "run_file" not in run.references:
         raise ConfigError(
             "a worker that is spawned cannot find this run's objects",
-            hint='start from a run file, or use start_method="fork"',
+            hint='start from a run file, or use start_method="fork" with one thread per client',
         )
     told = {"references": dict(run.references), "seed": run.seed, "rounds": run.rounds}
     how = json.dumps(told)

@@ -7,13 +7,13 @@
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset, default_collate
+from torch.utils.data import ConcatDataset, TensorDataset, default_collate
 
 from hanse.errors import DataError, TaskError
 
@@ -43,6 +43,10 @@ class Rows:
         inputs = tuple(part.index_select(0, index) for part in self.inputs)
         return inputs, self.targets.index_select(0, index)
 
+    def dataset(self) -> TensorDataset:
+        """Return the rows as a torch data set."""
+        return TensorDataset(*self.inputs, self.targets)
+
 
 @dataclass(frozen=True, slots=True)
 class Items:
@@ -53,6 +57,7 @@ class Items:
     dtype: torch.dtype
     device: torch.device
     site: str
+    is_uniform: bool = True
 
     @property
     def n(self) -> int:
@@ -62,7 +67,10 @@ class Items:
     def batch(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the collated items of ``index``."""
         numbers = index.tolist()
-        item = default_collate([self.dataset[i] for i in numbers])
+        items = [self.dataset[i] for i in numbers]
+        if not self.is_uniform:
+            items = [tuple(map(torch.as_tensor, item)) for item in items]
+        item = default_collate(items)
         of = type(self.dataset).__name__
         if not isinstance(item, tuple | list) or len(item) < 2 or not all(map(_is_tensor, item)):
             raise DataError(
@@ -73,6 +81,18 @@ class Items:
         rows = as_rows(inputs, targets, self.loss, self.dtype, self.site, numbers)
         moved = tuple(part.to(self.device) for part in rows.inputs)
         return moved, rows.targets.to(self.device)
+
+
+def union(parts: Sequence[Rows | Items]) -> Rows | Items:
+    """Return the union of several data sets, in their order."""
+    rows = [part for part in parts if isinstance(part, Rows)]
+    if len(rows) == len(parts):
+        inputs = zip(*(part.inputs for part in rows), strict=True)
+        targets = torch.cat([part.targets for part in rows])
+        return Rows(tuple(torch.cat(columns) for columns in inputs), targets)
+    whole = ConcatDataset([p.dataset if isinstance(p, Items) else p.dataset() for p in parts])
+    first = next(part for part in parts if isinstance(part, Items))
+    return replace(first, dataset=whole, site="pooled", is_uniform=False)
 
 
 def prepare(

@@ -7,7 +7,6 @@
 import random
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from hanse.train.torch_data import (
     check_classes,
     fitting,
     prepare,
+    union,
 )
 from hanse.train.torch_loop import Loop, UserLoop, counts_of
 from hanse.train.torch_model import FlatModel, from_numpy
@@ -171,7 +171,7 @@ class TorchKernel:
             *(work.local, turn.round, turn.client, seed, self.model.device, generator),
             *(work.correction, self.starts, self.parameters),
         )
-        dataset = data.dataset if isinstance(data, Items) else _as_dataset(data)
+        dataset = data.dataset if isinstance(data, Items) else data.dataset()
         assert self.loop is not None
         returned = self.loop(self.model.training(), dataset, loop)
         if work.correction is not None and not loop.was_corrected:
@@ -219,21 +219,10 @@ class TorchKernel:
 
     def pool(self, parts: Sequence[Rows | Items]) -> Rows | Items:
         """Return the union of several data sets, in their order."""
-        rows = [part for part in parts if isinstance(part, Rows)]
-        if len(rows) == len(parts):
-            inputs = zip(*(part.inputs for part in rows), strict=True)
-            targets = torch.cat([part.targets for part in rows])
-            return Rows(tuple(torch.cat(columns) for columns in inputs), targets)
-        sets = [p.dataset if isinstance(p, Items) else _as_dataset(p) for p in parts]
-        first = next(part for part in parts if isinstance(part, Items))
-        return replace(first, dataset=torch.utils.data.ConcatDataset(sets), site="pooled")
+        return union(parts)
 
     def _as_scores(self, outputs: Tensor) -> np.ndarray:
         """Return outputs as float64 scores; probabilities become logits, which metrics expect."""
         if isinstance(self.loss, PROBABILITIES):
             outputs = torch.logit(outputs.double(), eps=1e-12)
         return outputs.double().numpy(force=True)
-
-
-def _as_dataset(data: Rows) -> torch.utils.data.TensorDataset:
-    return torch.utils.data.TensorDataset(*data.inputs, data.targets)

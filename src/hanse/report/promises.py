@@ -1,0 +1,283 @@
+"""What a RunSpec promises, in words: facts step by step, who sees what, what travels, and limits.
+
+``hanse explain`` prints it before anything runs, and a run leaves it as ``promises.json``, which
+its report shows: it is composed here only. What a step does is the first sentence of its
+documentation, with its settings in place.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from hanse.core.canonical import Json
+from hanse.core.facts import Facts
+from hanse.core.spec import RunSpec
+from hanse.core.step import Step
+from hanse.report.numerals import size, whole
+
+MILLION = 1_000_000
+SENTENCE_END = re.compile(r"\. +(?=[A-Z`])")  # not that of "e.g. this"
+SETTING = re.compile(r"``(\w+)``")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled table with notes below it; a section may be without rows, or a table of no head."""
+
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def limits(*notes: str) -> Section:
+    """Return the section of limits: ``notes``, and what no simulation can protect."""
+    simulated = (
+        "This is a simulation: the data of all sites are in one hand, so nothing is protected from "
+        "whoever runs it, and nothing here shows what real sites would let pass. Its folder may "
+        "hold counts, losses and metrics of each site: hand on the model, not the folder."
+    )
+    return Section("What this run does not protect against", notes=(*notes, simulated))
+
+
+def promises(spec: RunSpec, *, known: bool = True) -> tuple[Section, ...]:
+    """Return what ``spec`` promises; if its model is not ``known``, sizes are per parameter."""
+    return (
+        _pipeline(spec),
+        _sums(spec),
+        _observers(spec),
+        _bytes(spec, known=known),
+        limits(*_limits(spec.bound.facts)),
+    )
+
+
+def to_json(sections: Iterable[Section]) -> list[Json]:
+    """Return ``sections`` as JSON takes them."""
+    return [asdict(section) for section in sections]
+
+
+def from_json(found: Json) -> tuple[Section, ...]:
+    """Return the sections that :func:`to_json` wrote; ValueError for another shape."""
+    return tuple(map(_section, _list(found)))
+
+
+def _section(found: Json) -> Section:
+    match found:
+        case {"title": str(title), "columns": columns, "rows": rows, "notes": notes}:
+            return Section(title, _texts(columns), tuple(map(_texts, _list(rows))), _texts(notes))
+        case _:
+            raise ValueError(f"{found!r:.80} is no section of promises")
+
+
+def _texts(found: Json) -> tuple[str, ...]:
+    return tuple(map(str, _list(found)))
+
+
+def _list(found: Json) -> list[Json]:
+    match found:
+        case [*listed]:
+            return listed
+        case _:
+            raise ValueError(f"{found!r:.80} is no list")
+
+
+def number(value: object) -> str:
+    """Return a setting as one would write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def often(every: int) -> str:
+    """Return when something happens that happens ``every`` so many rounds."""
+    return "every round" if every == 1 else f"every {every} rounds and after the last"
+
+
+def _pipeline(spec: RunSpec) -> Section:
+    wire = spec.bound.facts
+    rows = [
+        (_name(step), _purpose(step), "; ".join(_changes(before, after, wire)) or "as before")
+        for step, before, after in spec.bound.trace
+    ]
+    return Section(
+        "Pipeline, in the order in which it is applied",
+        ("step", "what it does", "what then holds of one client's share"),
+        tuple(rows),
+    )
+
+
+def _name(step: Step) -> str:
+    settings = {key: value for key, value in step.settings().items() if key != "step"}
+    said = ", ".join(f"{key} = {number(value)}" for key, value in settings.items())
+    return f"{step.name} ({said})" if said else step.name
+
+
+def _purpose(step: Step) -> str:
+    """Return the first sentence of the step's documentation, its settings as they are.
+
+    A clause (behind a semicolon) about a setting that is not set is left out.
+    """
+    text = (inspect.getdoc(type(step)) or "").split("\n\n")[0].replace("\n", " ")
+    clauses = SENTENCE_END.split(text)[0].rstrip(".").split("; ")
+    said = "; ".join(clause for clause in clauses if not _names_what_is_unset(clause, step))
+    settings = {key: number(value) for key, value in step.settings().items()}
+    said = SETTING.sub(lambda found: settings.get(found[1], found[1]), said)
+    return re.sub(r":\w+:`([^`]*)`", r"\1", said)
+
+
+def _names_what_is_unset(clause: str, step: Step) -> bool:
+    return any(getattr(step, name, name) is None for name in SETTING.findall(clause))
+
+
+def _changes(before: Facts, after: Facts, wire: Facts) -> list[str]:
+    """Return in words what a step changed about the facts; noise is scaled to those on ``wire``."""
+    said = list[str]()
+    if after.l2 != before.l2:
+        said.append("no L2 bound" if math.isinf(after.l2) else f"L2 norm ≤ {after.l2:g}")
+    if after.linf not in (before.linf, after.l2):
+        said.append(f"each |coordinate| ≤ {after.linf:g}")
+    if (after.max_weight, after.capped, after.denominator) != (
+        *(before.max_weight, before.capped),
+        before.denominator,
+    ):
+        said.append(_weighting(after))
+    if after.noise_multiplier != before.noise_multiplier:
+        stddev = after.noise_multiplier * wire.l2
+        said.append(f"noise of standard deviation {stddev:g} in each coordinate of the total")
+    if after.visible != before.visible:
+        said.append("the coordinator sees only sums" if after.visible == "sum" else "")
+    if after.domain != before.domain:
+        said.append(f"numbers are {after.domain}")
+    if after.bits != before.bits:
+        said.append(f"{after.bits} bits per coordinate")
+    if after.memory and not before.memory:
+        said.append("the client remembers something until its next round")
+    return [part for part in said if part]
+
+
+def _weighting(facts: Facts) -> str:
+    largest = whole(facts.max_weight)
+    weight = "weight ≤ 1" if facts.capped else f"weight ≤ {largest}, which is no cap"
+    by = {
+        "count": "the number of clients",
+        "observed": "the sum of the weights counted",
+        "public": "a public number",
+    }[facts.denominator]
+    return f"{weight}; the total is divided by {by}"
+
+
+def _sums(spec: RunSpec) -> Section:
+    grid = spec.bound.grids["model"]
+    rows = (
+        ("grid", f"multiples of 2^-{grid.exponent} ({grid.step:.3g})"),
+        ("limit", f"|coordinate| ≤ {grid.limit:g}; a share beyond it is refused"),
+        ("largest cohort", f"{grid.cohort:,}: that many shares cannot overflow 63 bits"),
+    )
+    note = "The total has the same bits for any order of arrival and any number of workers."
+    return Section("Exact sums", (), rows, (note,))
+
+
+Cells = tuple[str, str, str, str]
+
+
+def _observers(spec: RunSpec) -> Section:
+    rows: list[Cells] = [
+        ("a site's data", "no", "no", "no"),
+        _sight_of_updates(spec.bound.facts),
+        *_sight_of_counts(spec),
+        *_sight_of_evaluation(spec),
+        ("the model", "every round", "every round that asks them", "at the end"),
+    ]
+    return Section(
+        "Who sees what, once these are real sites",
+        ("", "coordinator", "other sites", "whoever gets the model"),
+        tuple(rows),
+    )
+
+
+def _sight_of_updates(facts: Facts) -> Cells:
+    if facts.visible == "sum":
+        return ("a site's update", "only inside a sum", "only inside the model", "only inside it")
+    form = "as it is" if math.isinf(facts.l2) else f"clipped to norm {facts.l2:g}"
+    inside = "only inside the model"
+    if facts.is_private:
+        inside += ", under noise"
+    weighted = ", times its weight" if facts.denominator != "count" else ""
+    return ("a site's update", f"each one, {form}{weighted}", inside, inside)
+
+
+def _sight_of_counts(spec: RunSpec) -> list[Cells]:
+    names = [scalar.name for scalar in spec.bound.schema]
+    said = {"seen": "examples seen", "loss": "training loss"}
+    listed = ", ".join(said.get(name, name) for name in names)
+    who: Literal["each one", "only sums"] = (
+        "each one" if spec.bound.facts.visible == "each" else "only sums"
+    )
+    rows: list[Cells] = [(f"a site's {listed}", who, "no", "no")] if names else []
+    kept = [s.name for s in spec.training if s.name not in names]
+    if kept:
+        listed = ", ".join(said.get(name, name) for name in kept)
+        rows.append((f"a site's {listed}", "no: stays at the site", "no", "no"))
+    return rows
+
+
+def _sight_of_evaluation(spec: RunSpec) -> list[Cells]:
+    evaluation, what = spec.evaluation, "a site's test results"
+    if not evaluation.every or evaluation.release == "none":
+        return [(what, "no: there are none", "no", "no")]
+    if evaluation.release == "simulation":
+        return [(what, "no: only this simulation has them", "no", "no")]
+    counts = f"each site's counts, {often(evaluation.every)}"
+    if evaluation.release == "per-site":
+        return [(what, counts, "no", "no")]
+    return [(what, f"{counts}; it hands on their sum only", "no", "no")]
+
+
+def _limits(facts: Facts) -> list[str]:
+    notes = list[str]()
+    if facts.visible == "each":
+        before = ", before the noise" if facts.is_private else ""
+        notes.append(
+            f"The coordinator sees each site's update of each round{before}. Updates can be turned "
+            "back into data, above all those of small batches."
+        )
+    if facts.is_private:
+        notes.append(
+            f"The noise (multiplier {facts.noise_multiplier:g}, per {facts.unit} and round) "
+            "protects a client only against those who see nothing but the model. ε is not computed "
+            "yet."
+        )
+    else:
+        notes.append(
+            "There is no noise: the model and the totals may tell whether a single row of data was "
+            "trained on, and what stands in it."
+        )
+    return notes
+
+
+def _bytes(spec: RunSpec, *, known: bool) -> Section:
+    item = np.dtype(spec.layout.dtype).itemsize
+    integers = spec.bound.scalars_size
+    if known:
+        extras = sum(count * 8 for count in spec.bound.extras.values())
+        up = (spec.bound.start.coordinates or 0) * item + extras + integers * 8
+        rows = [
+            ("up", size(up) + (f", of which {integers} integers" if integers else "")),
+            ("down", size(spec.layout.size * item)),
+            ("up, an evaluation", size(spec.tally.scalars_size * 8)),
+        ]
+        note = "Each tensor is padded to 64 bytes."
+    else:
+        more = f" + {integers * 8} B ({integers} integers)" if integers else ""
+        rows = [
+            ("up", f"{item} B × parameters{more}"),
+            ("down", f"{item} B × parameters: {size(item * MILLION)} per million"),
+            ("up, an evaluation", "8 B × (2 + the counts of the task's metrics; AUC has 2,048)"),
+        ]
+        note = "For a float32 model; --model imports the task and gives its exact size."
+    if not spec.evaluation.every or spec.evaluation.release in ("none", "simulation"):
+        rows = rows[:2]
+    return Section("Bytes per client and round", (), tuple(rows), (note,))

@@ -1,0 +1,229 @@
+"""Worker processes: what happens to them, and what becomes of what happens in them."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tests.sim.test_resume import StopAfter, gone, numbers, rows, shared
+from tests.train.models import FEATURES, binary, federation, tabular
+from torch import nn
+
+import hanse
+from hanse import ConfigError, LocalTraining
+from hanse.errors import DataError, TaskError, TransportError
+from hanse.train.torch import TorchTask
+
+DATA = federation(clients=4)
+HERE = os.getpid()
+
+
+def children() -> set[int]:
+    """Processes that this one has started and that still run."""
+    found = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Every test of this page ends without a process and without a file of shared memory."""
+    before = children(), shared()
+    yield
+    assert children() == before[0]
+    assert gone(before[1])
+
+
+class Doing(nn.Linear):
+    """Does something while it trains in a worker process, at the marked client (whose x is 7)."""
+
+    def __init__(self, deed) -> None:
+        super().__init__(FEATURES, 1)
+        self.deed = deed
+
+    def forward(self, x):
+        if self.training and os.getpid() != HERE and bool((x == 7).all()):
+            self.deed()
+        return super().forward(x)
+
+
+def marked(site: str = "site-1") -> dict:
+    (x, y), test = DATA[site]
+    return {**DATA, site: ((x * 0 + 7, y), test)}
+
+
+def doing(deed) -> TorchTask:
+    return binary(partial(Doing, deed))
+
+
+def stop() -> None:
+    raise ZeroDivisionError("of the user's making")
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_worker_that_is_killed_is_a_transport_error_that_names_it(workers):
+    deed = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    began = time.monotonic()
+    with pytest.raises(TransportError, match=r"worker process \d+ ended with status -9") as caught:
+        hanse.simulate(doing(deed), marked(), rounds=2, workers=workers)
+    assert "--resume" in caught.value.hint
+    assert time.monotonic() - began < 15
+
+
+def test_a_worker_that_is_killed_between_rounds_is_found_at_the_next():
+    class Kill(StopAfter):
+        def on_round(self, row) -> None:
+            if row["round"] == 2:
+                os.kill(min(children()), signal.SIGKILL)
+
+    with pytest.raises(TransportError, match="ended with status -9"):
+        hanse.simulate(binary(), DATA, rounds=4, workers=2, callbacks=[Kill(2)])
+
+
+def test_a_run_whose_worker_was_killed_can_be_resumed(tmp_path):
+    class Kill(StopAfter):
+        def on_round(self, row) -> None:
+            if row["round"] == 3:
+                os.kill(min(children()), signal.SIGKILL)
+
+    with pytest.raises(TransportError):
+        hanse.simulate(binary(), DATA, rounds=6, workers=2, callbacks=[Kill(3)], out=tmp_path)
+    assert numbers(tmp_path) == [1, 2, 3]
+    result = hanse.simulate(binary(), DATA, rounds=6, out=tmp_path, resume=True)
+    assert result.model_digest == hanse.simulate(binary(), DATA, rounds=6).model_digest
+
+
+def test_a_worker_that_leaves_by_itself_is_a_transport_error():
+    with pytest.raises(TransportError, match="ended with status 3"):
+        hanse.simulate(doing(lambda: os._exit(3)), marked(), rounds=2, workers=2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_users_code_reaches_the_user_from_any_process(workers):
+    task = binary(partial(Doing, stop)) if workers > 1 else binary(partial(Here, stop))
+    with pytest.raises(TaskError, match="training at site-1, round 1: ZeroDivisionError") as caught:
+        hanse.simulate(task, marked(), rounds=2, workers=workers)
+    error = caught.value
+    assert (error.site, error.round, error.phase) == ("site-1", 1, "training")
+    assert __file__ in error.hint
+    assert error.code == "task"
+
+
+class Here(Doing):
+    def forward(self, x):
+        if self.training and bool((x == 7).all()):
+            self.deed()
+        return nn.Linear.forward(self, x)
+
+
+def test_bad_data_reaches_the_user_from_any_process():
+    x, y = DATA["site-2"][0]
+    data = {**DATA, "site-2": ((x * float("nan"), y), None)}
+    for workers in (1, 2):
+        with pytest.raises(DataError, match="site-2: the input is nan in row 0, column 0") as e:
+            hanse.simulate(binary(), data, rounds=2, workers=workers)
+        assert e.value.hint
+
+
+def test_workers_end_when_a_callback_stops_the_run():
+    with pytest.raises(KeyboardInterrupt):
+        hanse.simulate(binary(), DATA, workers=2, callbacks=[StopAfter(2, KeyboardInterrupt)])
+
+
+def test_an_interrupt_between_rounds_leaves_a_checkpoint(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        hanse.simulate(
+            binary(), DATA, workers=2, out=tmp_path, callbacks=[StopAfter(2, KeyboardInterrupt)]
+        )
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    resumed = hanse.simulate(binary(), DATA, workers=2, out=tmp_path, resume=True)
+    plain = hanse.simulate(binary(), DATA)
+    assert (resumed.model_digest, rows(resumed)) == (plain.model_digest, rows(plain))
+
+
+class Slow(nn.Linear):
+    """Takes its time in round 3, when the weights have moved for the second time."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, 1)
+        self.turns = 0
+
+    def forward(self, x):
+        self.turns += self.training
+        if os.getpid() != HERE and self.training and self.turns == 5:
+            time.sleep(1.5)
+        return super().forward(x)
+
+
+def test_an_interrupt_while_workers_train_leaves_a_checkpoint_of_the_round_before(tmp_path):
+    """The workers' answers to what was interrupted are not taken for anything else."""
+    task = binary(Slow)
+    plain = hanse.simulate(task, DATA, rounds=4)
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+
+    class Interrupt(StopAfter):
+        def on_round(self, row) -> None:
+            if row["round"] == 2:
+                timer.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        hanse.simulate(task, DATA, rounds=4, workers=2, out=tmp_path, callbacks=[Interrupt(2)])
+    assert numbers(tmp_path) == [1, 2]
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    resumed = hanse.simulate(task, DATA, rounds=4, out=tmp_path, resume=True)
+    assert (resumed.model_digest, rows(resumed)) == (plain.model_digest, rows(plain))
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers):
+    with pytest.raises(ConfigError, match=f"workers = {workers}") as caught:
+        hanse.simulate(binary(), DATA, workers=workers)
+    assert caught.value.hint
+
+
+def test_no_more_workers_are_started_than_there_are_clients():
+    seen = []
+
+    class Count(StopAfter):
+        def on_start(self, run, spec) -> None:
+            seen.append(len(children()))
+
+    hanse.simulate(binary(), DATA, rounds=1, workers=64, callbacks=[Count(0)])
+    assert seen == [len(DATA)]
+
+
+@pytest.mark.parametrize("start_method", ["fork", None])
+def test_two_threads_in_a_forked_worker_are_refused(start_method):
+    """A pool of threads does not survive a fork: the worker would wait for them forever."""
+    with pytest.raises(ConfigError, match=r"threads|spawned") as caught:
+        hanse.simulate(
+            binary(), DATA, local=LocalTraining(threads=2), workers=2, start_method=start_method
+        )
+    assert "one" in str(caught.value) + caught.value.hint
+
+
+def test_one_thread_per_client_works_after_this_process_has_used_more():
+    torch.set_num_threads(2)
+    torch.randn(600, 600) @ torch.randn(600, 600)
+    runs = [hanse.simulate(binary(), DATA, rounds=1, workers=workers) for workers in (2, 1)]
+    assert runs[0].model_digest == runs[1].model_digest
+
+
+def test_data_functions_run_at_the_worker_that_trains_the_client():
+    def data(site):
+        x, y = DATA[site.id][0]
+        return (x * 0 + os.getpid() % 1000, y), (x, y)
+
+    task = binary(tabular)
+    one, two = (hanse.simulate(task, data, list(DATA), rounds=1, workers=w) for w in (1, 2))
+    assert one.model_digest != two.model_digest
+
+
+def test_what_a_worker_prints_does_not_stop_it(capfd):
+    hanse.simulate(doing(lambda: print("from a worker")), marked(), rounds=1, workers=2)
+    assert "from a worker" in capfd.readouterr().out
