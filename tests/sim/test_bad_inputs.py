@@ -8,7 +8,7 @@ import hanse
 from hanse import Evaluation, FixedSize, LocalTraining, Pipeline, Quorum
 from hanse.data import Iid
 from hanse.errors import ConfigError, DataError, HanseError, TaskError
-from hanse.sim.population import Partitioned
+from hanse.sim.population import Given, Partitioned
 
 DATA = federation(clients=3)
 X, Y = table(12, 1)
@@ -63,16 +63,12 @@ def test_an_unsound_pipeline_is_refused_when_it_is_written():
     assert "Clip" in caught.value.hint
 
 
-def test_a_thing_that_is_no_task_is_told_apart(tmp_path):
-    refused(ConfigError, "task", "no such file.toml", DATA)
+def test_a_run_file_that_is_not_there_is_told_with_its_path():
+    refused(ConfigError, "there is no run file .*no such file.toml", "no such file.toml")
 
 
 def test_what_a_run_file_would_silently_lose_is_refused():
     """Beside a run, data and sites have nowhere to go."""
-    run = hanse.simulate(binary(), DATA, rounds=1).spec
-    assert run.rounds == 1
-    from hanse.sim.population import Given
-
     whole = hanse.Run(binary(), Given(DATA), hanse.fedavg(), LocalTraining(), Pipeline(), rounds=1)
     for extra in ({"data": DATA}, {"sites": ["a"]}, {"sources": {"heart": "x.csv"}}):
         refused(ConfigError, "run", whole, **extra)

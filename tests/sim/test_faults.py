@@ -170,8 +170,9 @@ def test_at_the_deadline_the_round_closes_with_those_who_are_there():
     early = [site for site, fate in fates(faults).items() if fate.delay_s < 8.0]
     assert 0 < len(early) < 8
     assert row["counted"] == early
-    assert set(row["dropped"]) == set(SITES) - set(early)
-    assert set(row["dropped"].values()) == {"no report by the deadline"}
+    assert row["dropped"] == {}
+    assert set(row["late"]) == set(SITES) - set(early)
+    assert set(row["late"].values()) == {"late: the round closed at its deadline"}
     assert result.model_digest == run(only(early)).model_digest
 
 

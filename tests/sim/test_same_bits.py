@@ -184,6 +184,7 @@ def test_chance_outside_the_run_does_not_matter_and_is_left_as_it_was(few):
 
 def test_numpy_kernels_make_the_model_that_numba_makes():
     script = (
+        "import hanse; hanse.train.torch.loop\n"  # the adapter is there without being imported
         "from tests.sim.test_same_bits import CASES, FEW, digest\n"
         "from hanse.core.accelerate import kernels\n"
         "print(kernels().name, *map(digest, FEW))"

@@ -1,11 +1,11 @@
 """Worker processes: what happens to them, and what becomes of what happens in them."""
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,10 +24,7 @@ HERE = os.getpid()
 
 def children() -> set[int]:
     """Processes that this one has started and that still run."""
-    found = set()
-    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return found
+    return {process.pid for process in multiprocessing.active_children()}
 
 
 @pytest.fixture(autouse=True)
@@ -208,9 +205,12 @@ def test_two_threads_in_a_forked_worker_are_refused(start_method):
 
 
 def test_one_thread_per_client_works_after_this_process_has_used_more():
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.randn(600, 600) @ torch.randn(600, 600)
     runs = [hanse.simulate(binary(), DATA, rounds=1, workers=workers) for workers in (2, 1)]
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
     assert runs[0].model_digest == runs[1].model_digest
 
 

@@ -92,11 +92,13 @@ def test_a_kernel_is_new_each_time_and_shares_nothing():
 
 def test_one_thread_trains_and_the_fingerprint_tells_settings_apart(monkeypatch):
     task = binary()
-    plain = task.prepare_process(1)
-    assert torch.get_num_threads() == 1
-    assert task.prepare_process(1) == plain
+    before = torch.get_num_threads()
+    with task.exactly(1) as plain, task.exactly(3) as other:
+        assert (plain, torch.get_num_threads()) == (other, 3)
+    assert torch.get_num_threads() == before
     monkeypatch.setenv(exact.VARIABLE, "COMPATIBLE")
-    assert task.prepare_process(1) != plain
+    with task.exactly(1) as compatible:
+        assert compatible != plain
 
 
 def test_matrix_products_that_do_not_depend_on_alignment_are_asked_for_but_not_imposed(monkeypatch):

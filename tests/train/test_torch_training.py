@@ -33,7 +33,12 @@ def batches(n: int, local: LocalTraining, turn: Turn) -> list[np.ndarray]:
 
 
 def bare(task: TorchTask, local: LocalTraining, turn: Turn, make, *, mu=0.0, x=X, y=Y):
-    """Train as one would without Hanse; return the parameters after it."""
+    """Train as one would without Hanse, on one thread; return the parameters after it."""
+    with task.exactly(1):
+        return _bare(task, local, turn, make, mu, x, y)
+
+
+def _bare(task, local, turn, make, mu, x, y):
     model = task.build(task.describe(turn.seed)[1]).train()
     optimizer = make(model.parameters())
     start = [p.detach().clone() for p in model.parameters()]
@@ -52,10 +57,9 @@ def bare(task: TorchTask, local: LocalTraining, turn: Turn, make, *, mu=0.0, x=X
 def trained(task: TorchTask, local: LocalTraining, turn: Turn, *, mu=None, x=X, y=Y):
     """Train by the kernel; return the parameters after it, and what was counted."""
     kernel, (layout, start) = task.kernel(), task.describe(turn.seed)
-    task.prepare_process(1)
-    data = kernel.prepare((x, y), turn)
     work = Train(local, None if mu is None else Proximal(mu))
-    counts = kernel.train(start, data, work, turn, None).counts
+    with task.exactly(1):
+        counts = kernel.train(start, kernel.prepare((x, y), turn), work, turn, None).counts
     return {n: v.copy() for n, v in layout.views(kernel.vector()).items()}, counts
 
 
@@ -165,7 +169,7 @@ def test_parameters_that_share_one_gradient_are_trained_like_any_others(model, m
         return torch.optim.SGD(params, lr=0.1, momentum=momentum, weight_decay=decay)
 
     task, turn = binary(double(model)), Turn(0, 1, "a")
-    found, _ = trained(task, local, turn, mu=mu)
+    found, _ = trained(task, local, turn, mu=mu or None)
     assert_near(found, bare(task, local, turn, sgd, mu=mu), 1e-12)
 
 

@@ -23,7 +23,11 @@ def baselines(run: Run) -> dict[str, Table]:
 
     ConfigError where sites have no test data of their own.
     """
-    station, _ = station_of(run, run.spec)
+    with run.task.exactly(run.local.threads):
+        return _baselines(run, station_of(run, run.spec))
+
+
+def _baselines(run: Run, station: Station) -> dict[str, Table]:
     data = {client: station.data(client) for client in run.population.ids}
     tests = {client: test for client, (_, test) in data.items() if test is not None}
     if not tests:

@@ -40,13 +40,24 @@ class Driver:
 
     def run_through(self, workers: int, start_method: StartMethod | None, resume: bool) -> Result:
         """Run from the start, or from the folder's checkpoint, to the last round."""
+        with self.run.task.exactly(self.run.local.threads) as fingerprint:
+            result = self._run(workers, start_method, resume, fingerprint)
+        if self.folder is not None:
+            self.folder.end(result)
+        for callback in self.callbacks:
+            callback.on_end(result)
+        return result
+
+    def _run(
+        self, workers: int, start_method: StartMethod | None, resume: bool, fingerprint: str
+    ) -> Result:
         spec, began = self.run.spec, time.monotonic()
         program = StrategyProgram(
             self.run.strategy, spec.layout, self.run.local, self.run.pipeline, self.run.rounds
         )
         state, kept = self._start(program, spec, resume)
         try:
-            pool = open_pool(self.run, spec, workers, start_method)
+            pool = open_pool(self.run, spec, workers, start_method, fingerprint)
             try:
                 pool.restore(kept)
                 for callback in self.callbacks:
@@ -60,14 +71,9 @@ class Driver:
             raise
         out = None if self.folder is None else self.folder.path
         seconds = time.monotonic() - began
-        result = Result(
+        return Result(
             self.run.task, spec, state.vector, self.history, seconds, self.judge.best, out
         )
-        if self.folder is not None:
-            self.folder.end(result)
-        for callback in self.callbacks:
-            callback.on_end(result)
-        return result
 
     def _start(
         self, program: StrategyProgram, spec: RunSpec, resume: bool

@@ -69,7 +69,7 @@ class InProcess:
 
     def __init__(self, run: Run, spec: RunSpec) -> None:
         """Build the kernel here."""
-        self.station, self.fingerprint = station_of(run, spec)
+        self.station = station_of(run, spec)
         self.work, self.spec = run.work, spec
         self.sum = spec.bound.accumulator()
 
@@ -140,7 +140,12 @@ class Processes:
     """``workers`` persistent processes."""
 
     def __init__(
-        self, run: Run, spec: RunSpec, workers: int, start_method: StartMethod | None
+        self,
+        run: Run,
+        spec: RunSpec,
+        workers: int,
+        start_method: StartMethod | None,
+        fingerprint: str,
     ) -> None:
         """Start the workers and wait until each has its kernel; raises what they raise."""
         method = _method(run, start_method)
@@ -158,9 +163,7 @@ class Processes:
             raise
         finally:
             self.path.unlink(missing_ok=True)
-        self.fingerprint = prints.pop()
-        here = run.task.prepare_process(run.local.threads)
-        if prints or here != self.fingerprint:
+        if prints != {fingerprint}:
             self.close()
             raise ConfigError(
                 "worker processes compute other bits than this one",
@@ -288,14 +291,17 @@ def _method(run: Run, start_method: StartMethod | None) -> StartMethod:
 
 
 def open_pool(
-    run: Run, spec: RunSpec, workers: int, start_method: StartMethod | None
+    run: Run, spec: RunSpec, workers: int, start_method: StartMethod | None, fingerprint: str
 ) -> InProcess | Processes:
-    """Return a pool of ``workers`` (1: this process), but of no more than there are clients."""
+    """Return a pool of ``workers`` (1: this process), but of no more than there are clients.
+
+    ``fingerprint`` is this process's; ConfigError if a worker's differs.
+    """
     if workers < 1:
         raise ConfigError(f"workers = {workers}", hint="give 1 or more")
     workers = min(workers, len(spec.clients))
     return (
         InProcess(run, spec)
         if workers == 1 and start_method is None
-        else Processes(run, spec, workers, start_method)
+        else Processes(run, spec, workers, start_method, fingerprint)
     )

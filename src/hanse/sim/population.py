@@ -84,24 +84,23 @@ def held_by(population: Population) -> dict[str, Json] | None:
         return None
     ends = list(accumulate(len(part) for part in targets))
     rows = [np.arange(end - len(part), end) for end, part in zip(ends, targets, strict=True)]
-    return _summary(np.concatenate(targets), rows, ids)
+    return _summary(targets, rows, ids)
 
 
 def targets_of(arrays: Any) -> np.ndarray | None:
     """Return the targets [n] of a data set's arrays, or None if they are not one per row."""
-    if not isinstance(arrays, tuple | list) or not arrays:
-        return None
-    targets: Any = arrays[-1]
-    if not hasattr(targets, "dtype") or targets.ndim == 0 or len(targets) == 0:
-        return None
-    flat = np.asarray(targets).reshape(-1)
-    return flat if len(flat) == len(targets) else None
+    last: Any = arrays[-1] if arrays else None
+    rows = len(last) if hasattr(last, "dtype") and last.ndim > 0 else 0
+    targets = np.asarray(last).reshape(-1) if rows else np.empty(0)
+    return targets if len(targets) == rows > 0 else None
 
 
-def _summary(targets: Any, rows: list[np.ndarray], ids: Sequence[str]) -> dict[str, Json] | None:
+def _summary(
+    targets: Sequence[Any], rows: list[np.ndarray], ids: Sequence[str]
+) -> dict[str, Json] | None:
     try:
-        return dict(summary(targets, rows, list(ids)))  # pyright: ignore
-    except DataError:
+        return dict(summary(np.concatenate(targets), rows, list(ids)))  # pyright: ignore
+    except (DataError, TypeError):
         return None
 
 
@@ -243,7 +242,8 @@ class Partitioned:
         for name in ("targets", "labels"):
             if hasattr(train, name):
                 return np.asarray(getattr(train, name))
-        return np.asarray([train[i][-1] for i in range(len(train))])
+        with userland(phase="reading the data set"):
+            return np.asarray([train[i][-1] for i in range(len(train))])
 
     @cached_property
     def _parts(self) -> list[np.ndarray]:
@@ -280,7 +280,7 @@ class Partitioned:
 
     def summary(self) -> dict[str, Json] | None:
         """Return the partition in numbers, for the picture in the report."""
-        return _summary(self._labels, self._parts, self.ids)
+        return _summary([self._labels], self._parts, self.ids)
 
     def settings(self) -> dict[str, Json]:
         """Return how the data set is split."""

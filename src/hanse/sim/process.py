@@ -94,7 +94,12 @@ class Process:
                 f"{len(data)} clients, and the process was made for at most {self.cohort}",
                 hint=f"make it with hanse.process(…, cohort={len(data)})",
             )
-        self.task.prepare_process(self.local.threads)
+        with self.task.exactly(self.local.threads):
+            return self._round(state, data)
+
+    def _round(
+        self, state: ProcessState, data: Mapping[str, object]
+    ) -> tuple[ProcessState, dict[str, Json]]:
         layout, _ = self.task.describe(state.seed)
         program, bound = self._program(layout), self._bound(layout)
         given = Given({client: (train, None) for client, train in data.items()})

@@ -135,13 +135,14 @@ def _row(
 ) -> dict[str, Json]:
     counted = list(state.counted) if isinstance(state, machine.Done) else []
     private = spec.bound.facts.is_private
+    late: dict[str, Json] = {c: w for c, w in state.discarded.items() if c not in state.refused}
     return {
         "round": plan.round,
         "cohort": len(plan.cohort),
         "counted": counted,
         "refused": dict(state.refused),
-        "dropped": dict(state.dropped),
-        "late": {c: why for c, why in state.discarded.items() if c not in state.refused},
+        "dropped": {c: why for c, why in state.dropped.items() if c not in late},
+        "late": late,
         "aborted": state.reason if isinstance(state, machine.Aborted) else None,
         "train": None if private else _training(total, spec),
         "update": None if private else _lengths(outcomes, total),

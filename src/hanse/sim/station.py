@@ -144,8 +144,6 @@ def _by_step(kept: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[An
     return memory
 
 
-def station_of(run: Run, spec: RunSpec) -> tuple[Station, str]:
-    """Return a new station for ``run`` in this process, and the process's numeric fingerprint."""
-    fingerprint = run.task.prepare_process(run.local.threads)
-    station = Station(run.task.kernel(), run.population, spec.bound, run.seed, run.faults)
-    return station, fingerprint
+def station_of(run: Run, spec: RunSpec) -> Station:
+    """Return a new station for ``run`` in this process."""
+    return Station(run.task.kernel(), run.population, spec.bound, run.seed, run.faults)

@@ -86,9 +86,13 @@ def _guarded(pipe: Connection, serve: Any) -> None:
 
 def _serve(pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec) -> None:
     arena = Arena.open(Path(path), spec, workers)
-    station, fingerprint = station_of(run, spec)
-    into = spec.bound.accumulator(arena.sums[index])
-    send(pipe, {"fingerprint": fingerprint})
+    with run.task.exactly(run.local.threads) as fingerprint:
+        station = station_of(run, spec)
+        send(pipe, {"fingerprint": fingerprint})
+        _listen(pipe, station, spec.bound.accumulator(arena.sums[index]), run, arena)
+
+
+def _listen(pipe: Connection, station: Station, into: Accumulator, run: Run, arena: Arena) -> None:
     while True:
         message, arrays = receive(pipe)
         try:

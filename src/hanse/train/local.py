@@ -6,6 +6,7 @@ second training loop anywhere.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,8 +105,8 @@ class Task(Protocol):
         """Return the framework's own model object with the parameters of ``vector``."""
         ...
 
-    def prepare_process(self, threads: int) -> str:
-        """Set this process up for exact training; return its numeric fingerprint."""
+    def exactly(self, threads: int) -> AbstractContextManager[str]:
+        """Set this process up for exact training inside; yield its numeric fingerprint."""
         ...
 
 

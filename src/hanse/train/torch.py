@@ -3,7 +3,8 @@
 # torch's annotations are incomplete; what leaves this module is annotated.
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 from hanse.train import exact
@@ -181,10 +182,15 @@ class TorchTask:
                 tensors[name][0].copy_(from_numpy(value.copy()))
         return module.eval()
 
-    def prepare_process(self, threads: int) -> str:
-        """Set this process up for exact training; return its numeric fingerprint."""
+    @contextmanager
+    def exactly(self, threads: int) -> Generator[str]:
+        """Train exactly inside: ``threads`` threads; yield the process's numeric fingerprint."""
         exact.settle()
+        before = torch.get_num_threads()
         torch.set_num_threads(threads)
         left, right = (from_numpy(matrix.copy()) for matrix in exact.probe())
         product = (left @ right).numpy().tobytes()
-        return exact.fingerprint(torch.__version__.encode() + product)
+        try:
+            yield exact.fingerprint(torch.__version__.encode() + product)
+        finally:
+            torch.set_num_threads(before)
