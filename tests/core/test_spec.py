@@ -214,6 +214,20 @@ def test_evaluations_are_tallied_over_all_clients_whoever_trains():
     assert (spec.tally.start.cohort, spec.tally.scalars_size) == (4, 11)  # with a weight of each
 
 
+@pytest.mark.parametrize(("clients", "bound"), [(4, 2**60 - 1), (1, 2**60), (5000, 2**49)])
+def test_sums_of_real_numbers_have_the_room_that_the_cohort_leaves(clients, bound):
+    """An elastic bound gives way; one that is not would be refused."""
+    ids = tuple(f"c{k}" for k in range(clients))
+    loss = Scalar("loss", 2**60, resolution=2.0**-16, signed=True, elastic=True)
+    spec = replace(SPEC, clients=ids, training=(loss,), evaluation_scalars=(loss,))
+    for bind in (spec.bound, spec.tally):
+        found = next(scalar for scalar in bind.schema if scalar.name == "loss")
+        assert bound <= found.bound
+        assert found.bound * clients < 2**62
+    with pytest.raises(PipelineError, match="overflow 63 bits"):
+        replace(SPEC, clients=ids, training=(replace(loss, bound=2**62, elastic=False),))
+
+
 def test_defaults_are_left_out_of_a_spec_and_none_is_written():
     told = SPEC.json()
     assert "steps" not in told["local"]

@@ -76,6 +76,16 @@ def test_the_budget_is_rounds_times_what_is_done_in_one(local, expected):
     assert budget(run(local=local, rounds=5)) == expected
 
 
+def test_the_rate_of_fedsgd_is_at_its_server_and_holds_for_baselines_too():
+    """A federation of one site under FedSGD is gradient descent, and so is its baseline."""
+    strategy = hanse.fedsgd(lr=0.05)
+    data = {"only": (table(40, 1), table(30, 2))}
+    one = run(binary(logistic), data, strategy=strategy, local=strategy.fixed, rounds=6)
+    assert budget(one) == LocalTraining(lr=0.05, epochs=6, batch_size=None)
+    federated = hanse.simulate(one).history[-1]["evaluation"]["sites"]["only"]
+    assert baselines(one)["local"]["only"] == pytest.approx(federated, abs=1e-4)
+
+
 def test_baselines_depend_on_the_seed_and_on_nothing_else():
     plain = baselines(run())
     assert baselines(run(strategy=hanse.fedprox(mu=9.0))) == plain

@@ -180,6 +180,19 @@ def test_a_client_counts_as_often_as_it_has_examples_up_to_the_cap():
         assert_near(together, mean, 1e-8 if cap is None else tolerance)
 
 
+def test_a_client_may_count_by_its_steps():
+    """17, 21, 25, 29, 33 rows in batches of 8 are 3, 3, 4, 4, 5 steps; the cap is 4."""
+    task, data, tolerance = task_of("logistic", "float64")
+    local, clip = LocalTraining(lr=0.3, batch_size=8), Clip(norm=4.0)
+    by_steps = Pipeline([Weight(by="steps", cap=4), clip])
+    together = hanse.simulate(task, data, local=local, pipeline=by_steps, rounds=1)
+    mean = dict.fromkeys(together.parameters, 0.0)
+    for weight, (site, pair) in zip((3, 3, 4, 4, 4), sorted(data.items()), strict=True):
+        single = hanse.simulate(task, {site: pair}, local=local, pipeline=FINE, rounds=1)
+        mean = {n: mean[n] + weight / 18 * single.parameters[n] for n in mean}
+    assert_near(together, mean, tolerance)
+
+
 def test_clients_that_are_copies_of_one_are_that_one():
     """With full batches, data alike make updates alike, whatever the name."""
     task, data, tolerance = task_of("27-16-2", "float64")

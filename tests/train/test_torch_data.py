@@ -181,6 +181,47 @@ def test_regression_has_the_mean_squared_error_as_loss_and_metric():
     assert pooled["loss"] == pytest.approx(pooled["mse"], abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e3, 1e5])
+def test_targets_of_any_size_are_trained_on_and_measured(scale):
+    """Charges in dollars, squared and summed, still have a place in exact sums."""
+    y = scale * (1 + X[:, 0])
+    task = TorchTask(model=logistic, loss=nn.MSELoss(), metrics=[hanse.metrics.mse])
+    result = hanse.simulate(task, {"a": ((X, y), (X, y))}, local=LocalTraining(lr=0.1), rounds=20)
+    assert all(row["counted"] == ["a"] for row in result.history)
+    error = (result.model(torch.from_numpy(X)).detach().numpy()[:, 0].astype(float) - y) ** 2
+    pooled = result.history[-1]["evaluation"]["pooled"]
+    assert pooled["mse"] == pytest.approx(error.mean(), rel=1e-5)
+    assert pooled["loss"] == pytest.approx(error.mean(), rel=1e-5)
+    assert result.history[-1]["train"]["loss"] < result.history[0]["train"]["loss"] / 10
+
+
+def test_a_model_may_put_out_whatever_its_loss_takes():
+    class Autoencoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode, self.decode = nn.Linear(FEATURES, 3), nn.Linear(3, FEATURES)
+
+        def forward(self, x):
+            code = self.encode(x)
+            return self.decode(code), code
+
+    class Rebuilding(nn.Module):
+        def forward(self, outputs, targets):
+            rebuilt, code = outputs
+            return ((rebuilt - targets) ** 2).mean() + 0.01 * code.abs().mean()
+
+    task = TorchTask(model=Autoencoder, loss=Rebuilding())
+    result = hanse.simulate(task, {"a": ((X, X), (X, X))}, local=LOCAL, rounds=3)
+    losses = [row["evaluation"]["pooled"]["loss"] for row in result.history]
+    assert losses == sorted(losses, reverse=True)
+    with pytest.raises(TaskError, match="output tuple does not fit the metric mse"):
+        hanse.simulate(
+            TorchTask(model=Autoencoder, loss=Rebuilding(), metrics=[hanse.metrics.mse]),
+            {"a": ((X, X), (X, X))},
+            rounds=1,
+        )
+
+
 def test_classes_may_be_numbers_of_any_dtype_or_probabilities():
     three = Y + (X[:, 2] > 0)
     onehot = np.eye(3, dtype=np.float32)[three]

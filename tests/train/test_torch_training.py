@@ -173,6 +173,25 @@ def test_parameters_that_share_one_gradient_are_trained_like_any_others(model, m
     assert_near(found, bare(task, local, turn, sgd, mu=mu), 1e-12)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sparse_gradients_train_like_dense_ones(momentum):
+    words, y = np.random.default_rng(0).integers(0, 9, (20, 5)), np.arange(20) % 2
+    local = LocalTraining(lr=0.1, batch_size=8, momentum=momentum, weight_decay=0.1)
+    models = [
+        lambda sparse=sparse: nn.Sequential(
+            nn.Embedding(9, 4, sparse=sparse), nn.Flatten(), nn.Linear(20, 1)
+        )
+        for sparse in (True, False)
+    ]
+    data = {"a": ((words, y), None), "b": ((words[::-1].copy(), y), None)}
+    strategy = hanse.fedprox(mu=0.1)
+    digests = {
+        hanse.simulate(binary(m), data, local=local, strategy=strategy, rounds=2).model_digest
+        for m in models
+    }
+    assert len(digests) == 1
+
+
 def test_a_parameter_that_takes_no_part_stays_where_it_is():
     class Spare(nn.Module):
         def __init__(self) -> None:

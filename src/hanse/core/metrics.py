@@ -23,8 +23,8 @@ LARGEST = 2.0**1000
 """What an infinite score counts as."""
 FIXED = 2.0**-16
 """Resolution of sums of real numbers (losses, errors)."""
-FIXED_BOUND = 2**42
-"""Largest magnitude of such a sum in units of FIXED: 2^26 ≈ 6.7e7 in its own."""
+FIXED_BOUND = 2**60
+"""Largest magnitude of such a sum in units of FIXED: 2^44 ≈ 1.8e13 in its own."""
 BEYOND = FIXED_BOUND + 1
 """Stands for a sum that is not finite or has no place there; a report that holds it is refused."""
 

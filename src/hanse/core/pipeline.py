@@ -18,7 +18,18 @@ from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout, Vector
 from hanse.core.reduce import EXTRA, UNCAPPED_EXTRA, Accumulator, Share, Sum
-from hanse.core.step import KINDS, Integers, Memory, Place, Refused, Scalar, Step, Total, Update
+from hanse.core.step import (
+    KINDS,
+    ROOM,
+    Integers,
+    Memory,
+    Place,
+    Refused,
+    Scalar,
+    Step,
+    Total,
+    Update,
+)
 from hanse.core.sums import Grid, on_wire, peak, to_reals
 from hanse.core.weight import Weight
 from hanse.errors import PipelineError
@@ -109,11 +120,12 @@ class Pipeline:
                 hint='set buffers = "local" or "freeze" in the task, or use GroupNorm',
             )
         own = [s for step in self.applied for s in step.scalars()]
-        schema = tuple(own if facts.is_private else [*own, *scalars])
+        chosen = own if facts.is_private else [*own, *scalars]
+        schema = tuple(scalar.among(cohort) for scalar in chosen)
         if len({scalar.name for scalar in schema}) < len(schema):
             raise ValueError(f"two scalars of one name: {[scalar.name for scalar in schema]}")
         for scalar in schema:
-            if scalar.bound * cohort >= 2**62:
+            if scalar.bound * cohort > ROOM:
                 raise PipelineError(
                     f"{cohort} clients with {scalar.name} up to {scalar.bound} overflow 63 bits",
                     hint="make the cohort smaller",

@@ -1,7 +1,7 @@
 """One feature of a pipeline, with its client end, its server end, and what it guarantees."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ Kind = Literal["weight", "bound", "linear", "noise", "message", "reducer"]
 KINDS: tuple[Kind, ...] = ("weight", "bound", "linear", "noise", "message", "reducer")
 Integers = NDArray[np.int64]
 Memory = Mapping[str, NDArray[Any]]
+ROOM = 2**62 - 1
+"""The largest sum of scalars: a bit is left for noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Scalar:
     """Schema of one exact int64 scalar (or ``size`` of them).
 
     Each is in [0, ``bound``], or in [−``bound``, ``bound``] if ``signed``, in units of
-    ``resolution``.
+    ``resolution``. An ``elastic`` bound gives way where a large cohort leaves less room in a sum.
     """
 
     name: str
@@ -67,6 +69,11 @@ class Scalar:
     size: int = 1
     resolution: float = 1.0
     signed: bool = False
+    elastic: bool = False
+
+    def among(self, cohort: int) -> "Scalar":
+        """Return the scalar as a sum over ``cohort`` clients has room for it."""
+        return replace(self, bound=min(self.bound, ROOM // cohort)) if self.elastic else self
 
 
 @dataclass(frozen=True, slots=True)

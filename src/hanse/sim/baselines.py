@@ -46,10 +46,14 @@ def _baselines(run: Run, station: Station) -> dict[str, Table]:
 
 
 def budget(run: Run) -> LocalTraining:
-    """Return the local settings of the whole run in one go."""
-    local = run.local
+    """Return the local settings of the whole run in one go.
+
+    A strategy that fixes local training (FedSGD) has its rate at the server: that rate is taken.
+    """
+    local, server = run.local, run.strategy.server
+    rate = getattr(server, "lr", 1.0) if run.strategy.fixed is not None else 1.0
     steps = None if local.steps is None else local.steps * run.rounds
-    return replace(local, epochs=local.epochs * run.rounds, steps=steps)
+    return replace(local, lr=local.lr * rate, epochs=local.epochs * run.rounds, steps=steps)
 
 
 def _trained(

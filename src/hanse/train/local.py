@@ -110,13 +110,18 @@ class Task(Protocol):
         ...
 
 
+def real_sum(name: str) -> Scalar:
+    """Return the scalar for a sum of real numbers, in units of FIXED."""
+    return Scalar(name, FIXED_BOUND, resolution=FIXED, signed=True, elastic=True)
+
+
 def training_scalars() -> tuple[Scalar, ...]:
     """Return what every training reports: examples, steps, examples seen, and their loss."""
     return (
         Scalar("examples", MOST_EXAMPLES),
         Scalar("steps", MOST_EXAMPLES),
         Scalar("seen", MOST_EXAMPLES),
-        Scalar("loss", FIXED_BOUND, resolution=FIXED, signed=True),
+        real_sum("loss"),
     )
 
 
@@ -124,8 +129,8 @@ def evaluation_scalars(metrics: tuple[Metric, ...]) -> tuple[Scalar, ...]:
     """Return what every evaluation reports: examples, loss, and the counts of each metric."""
     return (
         Scalar("examples", MOST_EXAMPLES),
-        Scalar("loss", FIXED_BOUND, resolution=FIXED, signed=True),
-        *(Scalar(m.name, max(MOST_EXAMPLES, FIXED_BOUND), size=m.size) for m in metrics),
+        real_sum("loss"),
+        *(Scalar(m.name, FIXED_BOUND, size=m.size, elastic=True) for m in metrics),
     )
 
 

@@ -16,11 +16,11 @@ from torch import nn  # noqa: E402
 
 from hanse.core import seeds  # noqa: E402
 from hanse.core.layout import Layout, Vector  # noqa: E402
-from hanse.core.metrics import FIXED, FIXED_BOUND, Metric  # noqa: E402
+from hanse.core.metrics import Metric  # noqa: E402
 from hanse.core.step import Scalar  # noqa: E402
 from hanse.core.work import Train  # noqa: E402
 from hanse.errors import ConfigError, TaskError  # noqa: E402
-from hanse.train.local import training_scalars  # noqa: E402
+from hanse.train.local import real_sum, training_scalars  # noqa: E402
 from hanse.train.torch_local import TorchKernel  # noqa: E402
 from hanse.train.torch_loop import Loop, UserLoop  # noqa: E402
 from hanse.train.torch_model import (  # noqa: E402
@@ -156,7 +156,7 @@ class TorchTask:
 
     def training_scalars(self) -> tuple[Scalar, ...]:
         """Return the integers that training reports."""
-        more = (Scalar(n, FIXED_BOUND, resolution=FIXED, signed=True) for n in self.reports)
+        more = (real_sum(n) for n in self.reports)
         return (*training_scalars(), *more)
 
     def check(self, work: Train, weight_by: str) -> None:

@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false
 
 import random
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hanse.core import seeds
 from hanse.core.buffers import to_moments
 from hanse.core.layout import Vector
-from hanse.core.metrics import Metric, fixed
+from hanse.core.metrics import BEYOND, Metric, fixed
 from hanse.core.step import Integers
 from hanse.core.work import Train
 from hanse.errors import TaskError
@@ -85,6 +85,7 @@ class TorchKernel:
             if e.role == "trainable"
         ]
         self.parameters = model.parameters
+        self.is_sparse = any(getattr(part, "sparse", False) for part in model.module.modules())
 
     def prepare(self, dataset: object, turn: Turn) -> Rows | Items:
         """Check ``dataset``, and that two rows of it fit the model, its loss and its metrics."""
@@ -113,7 +114,7 @@ class TorchKernel:
                 raise ValueError(f"the loss has shape {tuple(loss.shape)}, and must be one number")
         for metric in self.metrics:
             with fitting(f"the metric {metric.name} {shapes}", outputs, turn.client):
-                metric.counts(self._as_scores(outputs), targets.double().numpy(force=True))
+                metric.counts(*self._as_scores(outputs, targets))
         if isinstance(self.loss, CLASSES) and isinstance(data, Rows):
             check_classes(data.targets, outputs.shape[1], turn.client)
 
@@ -156,6 +157,8 @@ class TorchKernel:
                 with torch.autocast(device.type, torch.bfloat16, enabled=local.amp):
                     loss = self._loss(module(*inputs), targets)
                 grads = torch.autograd.grad(loss, params, materialize_grads=True)
+                if self.is_sparse:
+                    grads = [grad.to_dense() for grad in grads]
                 if work.correction is not None:
                     grads = corrected(grads, params, self.starts, work.correction)
                 with torch.no_grad():
@@ -208,9 +211,8 @@ class TorchKernel:
                 inputs, targets = data.batch(index)
                 outputs = module(*inputs)
                 total += float(self._loss(outputs, targets)) * len(index)
-                seen, wanted = self._as_scores(outputs), targets.double().numpy(force=True)
-                for metric in self.metrics:
-                    counts[metric.name] += metric.counts(seen, wanted)
+                for name, fresh in self._measure(outputs, targets):
+                    counts[name] = np.minimum(counts[name] + fresh, BEYOND)
         return {"examples": data.n, "loss": fixed(total), **counts}
 
     def vector(self) -> Vector:
@@ -221,8 +223,14 @@ class TorchKernel:
         """Return the union of several data sets, in their order."""
         return union(parts)
 
-    def _as_scores(self, outputs: Tensor) -> np.ndarray:
-        """Return outputs as float64 scores; probabilities become logits, which metrics expect."""
+    def _measure(self, outputs: Any, targets: Tensor) -> Iterator[tuple[str, Integers]]:
+        if self.metrics:
+            scores, wanted = self._as_scores(outputs, targets)
+            for metric in self.metrics:
+                yield metric.name, metric.counts(scores, wanted)
+
+    def _as_scores(self, outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return both as metrics expect them: in float64, and logits instead of probabilities."""
         if isinstance(self.loss, PROBABILITIES):
             outputs = torch.logit(outputs.double(), eps=1e-12)
-        return outputs.double().numpy(force=True)
+        return outputs.double().numpy(force=True), targets.double().numpy(force=True)
