@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hanse.config import load, parse
+from hanse.config.parse import load, parse
 from hanse.config.schema import keys_of, words
 from hanse.core.samplers import All, FixedSize, Poisson
 from hanse.core.spec import Evaluation, Quorum
@@ -494,7 +494,7 @@ def test_parsing_imports_neither_torch_nor_the_users_code(tmp_path):
     (tmp_path / "app.py").write_text("raise SystemExit('imported')")
     (tmp_path / "run.toml").write_text(FULL)
     script = (
-        "import sys; from hanse.config import parse; parse(sys.argv[1]).sketch.bound;"
+        "import sys; from hanse.config.parse import parse; parse(sys.argv[1]).sketch.bound;"
         "assert not {'torch', 'app'} & set(sys.modules)"
     )
     done = subprocess.run(

@@ -25,6 +25,7 @@ from hanse.data import PARTITIONERS, Partitioner
 from hanse.errors import ConfigError, HanseError, PipelineError, TaskError
 from hanse.privacy import Clip, GaussianNoise
 from hanse.strategies import (
+    ServerOptimizer,
     Strategy,
     fedadagrad,
     fedadam,
@@ -34,9 +35,10 @@ from hanse.strategies import (
     fedsgd,
     fedyogi,
 )
+from hanse.strategies.server import Adagrad, Adam, Momentum, Sgd, Yogi
 from hanse.train.userland import userland
 
-__all__ = ["METRICS", "PARTITIONERS", "REDUCERS", "SAMPLERS", "STEPS", "STRATEGIES"]
+__all__ = ["METRICS", "PARTITIONERS", "REDUCERS", "SAMPLERS", "SERVERS", "STEPS", "STRATEGIES"]
 __all__ += ["Kind", "lookup", "nearest", "resolve"]
 
 STEPS: Final[dict[str, Callable[..., Step]]] = {
@@ -54,6 +56,10 @@ STRATEGIES: Final[dict[str, Callable[..., Strategy]]] = {
     "fedprox": fedprox,
     "fedsgd": fedsgd,
     "fedyogi": fedyogi,
+}
+
+SERVERS: Final[dict[str, Callable[..., ServerOptimizer]]] = {
+    server.name: server for server in (Sgd, Momentum, Adagrad, Adam, Yogi)
 }
 
 Kind = Literal["step", "reducer", "strategy", "sampler", "partition", "metric"]

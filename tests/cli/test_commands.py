@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hanse.cli.app import main
 from hanse.cli.rounds import Screen
-from hanse.config import load
+from hanse.config.parse import load
 from hanse.sim.repeat import fresh, repeat, unfinished
 from hanse.sim.trained import open_trained
 from hanse.train.torch_export import predict

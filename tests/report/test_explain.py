@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hanse.config import parse
+from hanse.config.parse import parse
 from hanse.core.layout import Layout
 from hanse.report.explain import explain
 from hanse.report.promises import promises

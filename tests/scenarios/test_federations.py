@@ -13,7 +13,7 @@ from torch import nn
 
 import hanse
 from hanse import Clip, Evaluation, Faults, FixedSize, LocalTraining, Pipeline, Quorum, Weight
-from hanse.config import parse
+from hanse.config.parse import parse
 from hanse.data import Dirichlet, synthetic
 from hanse.sim.baselines import baselines
 from hanse.sim.population import Partitioned

@@ -2,16 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hanse.cli.explain import explain_command
-from hanse.cli.model import export_command, predict_command
-from hanse.cli.new import new_command
-from hanse.cli.report import compare_command, report_command
-from hanse.cli.run import run_command
 from hanse.cli.screen import INTERRUPTED, err, fail, fail_inside, fail_with
 from hanse.errors import ConfigError, HanseError
 
@@ -21,13 +17,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("run")(run_command)
-app.command("explain")(explain_command)
-app.command("new")(new_command)
-app.command("compare")(compare_command)
-app.command("predict")(predict_command)
-app.command("export")(export_command)
-app.command("report")(report_command)
+COMMANDS = {
+    "run": "hanse.cli.run:run_command",
+    "explain": "hanse.cli.explain:explain_command",
+    "new": "hanse.cli.new:new_command",
+    "compare": "hanse.cli.report:compare_command",
+    "predict": "hanse.cli.model:predict_command",
+    "export": "hanse.cli.model:export_command",
+    "report": "hanse.cli.report:report_command",
+    "up": "hanse.cli.up:up_command",
+    "login": "hanse.cli.federation:login_command",
+    "submit": "hanse.cli.federation:submit_command",
+    "status": "hanse.cli.federation:status_command",
+    "why": "hanse.cli.federation:why_command",
+    "logs": "hanse.cli.federation:logs_command",
+    "stop": "hanse.cli.federation:stop_command",
+    "download": "hanse.cli.federation:download_command",
+    "coordinator": "hanse.cli.coordinator:app",
+    "site": "hanse.cli.site:app",
+}
+"""Command → where it is. A site's agent imports its own and no other: it starts in a moment."""
+
+
+def load(*names: str) -> None:
+    """Import these commands and add them to the door, once."""
+    known = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(":")
+        if name in known:
+            continue
+        found: Any = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
 
 
 @app.callback(invoke_without_command=True)
@@ -55,7 +78,9 @@ def run() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status. Every error becomes one message."""
     debug = "--debug" in arguments
+    first = arguments[0] if arguments else ""
     try:
+        load(*((first,) if first in COMMANDS else COMMANDS))
         status: object = app(args=list(arguments), prog_name="hanse", standalone_mode=False)
     except HanseError as error:
         return fail_with(error, debug=debug)

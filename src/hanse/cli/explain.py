@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from hanse.cli.screen import Debug, out, plain_table
-from hanse.config import parse
+from hanse.config.parse import parse
 from hanse.report.explain import explain
 from hanse.report.promises import Section
 

@@ -11,7 +11,7 @@ from hanse.cli.explain import Assignments, RunFilePath
 from hanse.cli.results import print_results
 from hanse.cli.rounds import Lines, Screen
 from hanse.cli.screen import INTERRUPTED, Debug, err, out
-from hanse.config import parse
+from hanse.config.parse import parse
 from hanse.sim.repeat import fresh, repeat, unfinished
 
 

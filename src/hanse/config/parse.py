@@ -28,7 +28,10 @@ TOP: Final = Keys(
         "task": str,
         "data": str,
         "inputs": str,
+        "contract": str,
+        "files": tuple[str, ...],
         "name": str,
+        "purpose": str,
         "sites": tuple[str, ...],
         "rounds": int,
         "seed": int,
@@ -62,7 +65,7 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
     for assignment in chosen:
         override(document, assignment)
     top = check(document, TOP, "the run file")
-    for key in ("task", "data", "inputs"):
+    for key in ("task", "data", "inputs", "contract"):
         _check_reference(key, top.get(key))
     _check_range("rounds", top["rounds"], 1, MOST_ROUNDS)
     _check_range("seed", top.get("seed", 0), 0, LARGEST_SEED)
@@ -77,6 +80,9 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         data=top["data"],
         central=central,
         inputs=top.get("inputs"),
+        contract=top.get("contract"),
+        files=top.get("files", ()),
+        purpose=_purpose(top.get("purpose", "")),
         sites=() if split else _sites(top.get("sites", ())),
         split=split,
         sources=_sources(top.get("sources", {}), path.parent),
@@ -128,6 +134,15 @@ def _name(name: str | None, path: Path) -> str:
         return name
     plain = path.parent.name if path.stem == "run" else path.stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "run"
+
+
+def _purpose(purpose: str) -> str:
+    if len(purpose) > 200 or not purpose.isprintable():
+        raise ConfigError(
+            f"purpose = {shown(purpose)} is not one short line",
+            hint='write purpose = "cardio-2026"',
+        )
+    return purpose
 
 
 def _sites(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hanse.config.application import manifest
 from hanse.core.layout import Layout
 from hanse.core.pipeline import Pipeline
 from hanse.core.spec import Evaluation, Quorum, RunSpec
@@ -41,8 +42,9 @@ class Split:
 class RunFile:
     """What a run file says, checked. ``sites`` is empty where ``split`` says who the clients are.
 
-    ``task``, ``data``, ``central`` and ``inputs`` are references to the user's code, such as
-    ``app:task``; ``overrides`` are the assignments that stood above the file's own values.
+    ``task``, ``data``, ``central``, ``inputs`` and ``contract`` are references to the user's code,
+    such as ``app:task``; ``files`` belong to that code beside its ``*.py``; ``overrides`` are the
+    assignments that stood above the file's own values.
     """
 
     path: Path
@@ -52,6 +54,9 @@ class RunFile:
     data: str
     central: str | None
     inputs: str | None
+    contract: str | None
+    files: tuple[str, ...]
+    purpose: str
     sites: tuple[str, ...]
     split: Split | None
     sources: Mapping[str, Path]
@@ -98,7 +103,13 @@ class RunFile:
             evaluation=self.evaluation,
             quorum=self.quorum,
             faults=self.faults.settings(),
+            sources=self._sources,
+            purpose=self.purpose,
         )
+
+    @property
+    def _sources(self) -> tuple[str, ...]:
+        return tuple(sorted(self.sources))
 
     def load(self) -> Run:
         """Import the user's task and data function, and return the run.
@@ -125,6 +136,9 @@ class RunFile:
             faults=self.faults,
             central=self._holdout(),
             name=self.name,
+            app=self._app(),
+            sources=self._sources,
+            purpose=self.purpose,
             references={
                 "task": self.task,
                 "data": self.data,
@@ -133,6 +147,18 @@ class RunFile:
             },
             folder=self.folder,
         )
+
+    def _app(self) -> Mapping[str, str]:
+        """Return the app's code as digests; nothing where the folder is not an app's own.
+
+        Such a run can be simulated; to submit one says what is wrong with its folder.
+        """
+        try:
+            return manifest(self.folder, self.files)
+        except ConfigError:
+            if self.files:
+                raise
+            return {}
 
     def _population(self) -> Population:
         function = self._function(self.data, "data")

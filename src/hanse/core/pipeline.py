@@ -328,12 +328,14 @@ class BoundPipeline:
         """Server end: noise the integers, return to model units, then undo the steps in reverse.
 
         Returns the total (a mean, in model units) and the server's new states. Padding is zero.
+        ``summed`` is spent: the total takes over its memory.
         """
         states, grid = states or {}, self.grids["model"]
         integers = summed.vector
         for step, _, _ in self.trace:
             drawn = step.noise(integers.size, grid.exponent, Place(self.facts, chance))
-            integers = integers if drawn is None else integers + drawn
+            if drawn is not None:
+                integers += drawn
         extras = {n: to_reals(v, self.grids[n].exponent) for n, v in summed.extras.items()}
         total = Total(
             to_reals(integers, grid.exponent), self.unpack(summed.scalars), summed.reports, extras

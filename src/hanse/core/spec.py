@@ -93,7 +93,11 @@ class Quorum:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that decides a run's bits, and nothing else."""
+    """All that decides a run's bits, and what it says of itself to the owners of the data.
+
+    ``app``: the run's code, path → SHA-256 (empty where the task is an object of one process);
+    ``sources``: the names of the data sets it reads; ``purpose``: what for.
+    """
 
     name: str
     task: str
@@ -112,6 +116,9 @@ class RunSpec:
     quorum: Quorum = field(default_factory=Quorum)
     faults: Mapping[str, Json] = field(default_factory=dict[str, Json])
     population: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    app: Mapping[str, str] = field(default_factory=dict[str, str])
+    sources: tuple[str, ...] = ()
+    purpose: str = ""
     engine: Literal["exact"] = "exact"
 
     def __post_init__(self) -> None:
@@ -188,6 +195,10 @@ class RunSpec:
             "metrics": [
                 s.name for s in self.evaluation_scalars if s.name not in ("examples", "loss")
             ],
+            "reports": [scalar.name for scalar in self.training],
+            "app": self.app,
+            "sources": list(self.sources),
+            "purpose": self.purpose,
         }
 
     @cached_property

@@ -123,7 +123,10 @@ class Step:
         return update
 
     def decode(self, total: Total, place: Place) -> "Total | tuple[Total, Memory]":
-        """Server end: the cohort's total, last step first."""
+        """Server end: the cohort's total, last step first.
+
+        ``total`` is spent: a step may work in the memory of its arrays.
+        """
         return total
 
     def noise(self, size: int, exponent: int, place: Place) -> Integers | None:

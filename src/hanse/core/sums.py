@@ -143,5 +143,8 @@ def on_grid(vector: Vector, exponent: int) -> NDArray[np.int64]:
 
 
 def to_reals(total: NDArray[np.int64], exponent: int) -> NDArray[np.float64]:
-    """Return the sum in model units, rounded once to float64."""
-    return total.astype(np.float64) * 2.0**-exponent
+    """Return the sum in model units, rounded once to float64, in the memory of ``total``."""
+    reals, factor = total.view(np.float64), 2.0**-exponent
+    for chunk in _chunks(total.size):
+        reals[chunk] = total[chunk].astype(np.float64) * factor
+    return reals

@@ -106,13 +106,19 @@ class Weight(Step):
         )
 
     def decode(self, total: Total, place: Place) -> Total:
-        """Divide the total, and the extra segments, by the denominator; by 0 leaves zeros."""
+        """Divide the total, and the extra segments, by the denominator; by 0 leaves zeros.
+
+        In place: the total is spent.
+        """
         by = self.denominator
         if by == "observed":
             by = int(total.counts["weight"][0]) * self.unit
 
         def mean(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-            return vector / by if by > 0 else np.zeros_like(vector)
+            if by > 0:
+                return np.divide(vector, by, out=vector)
+            vector.fill(0)
+            return vector
 
         extras = {name: mean(vector) for name, vector in total.extras.items()}
         return replace(total, vector=mean(total.vector), extras=extras)

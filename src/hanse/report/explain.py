@@ -4,7 +4,7 @@ Where the model is unknown (its framework is not installed, or nobody asked), si
 parameter.
 """
 
-from hanse.config import RunFile
+from hanse.config.runfile import RunFile
 from hanse.core.samplers import SamplingLaw
 from hanse.core.spec import RunSpec
 from hanse.report.numerals import plural

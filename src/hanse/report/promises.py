@@ -35,24 +35,30 @@ class Section:
     notes: tuple[str, ...] = ()
 
 
-def limits(*notes: str) -> Section:
+def limits(*notes: str, simulated: bool = True) -> Section:
     """Return the section of limits: ``notes``, and what no simulation can protect."""
-    simulated = (
+    title = "What this run does not protect against"
+    if not simulated:
+        return Section(title, notes=notes)
+    one_hand = (
         "This is a simulation: the data of all sites are in one hand, so nothing is protected from "
         "whoever runs it, and nothing here shows what real sites would let pass. Its folder may "
         "hold counts, losses and metrics of each site: hand on the model, not the folder."
     )
-    return Section("What this run does not protect against", notes=(*notes, simulated))
+    return Section(title, notes=(*notes, one_hand))
 
 
-def promises(spec: RunSpec, *, known: bool = True) -> tuple[Section, ...]:
-    """Return what ``spec`` promises; if its model is not ``known``, sizes are per parameter."""
+def promises(spec: RunSpec, *, known: bool = True, simulated: bool = True) -> tuple[Section, ...]:
+    """Return what ``spec`` promises; if its model is not ``known``, sizes are per parameter.
+
+    ``simulated``: the run is, or would be, a simulation.
+    """
     return (
         _pipeline(spec),
         _sums(spec),
         _observers(spec),
         _bytes(spec, known=known),
-        limits(*_limits(spec.bound.facts)),
+        limits(*_limits(spec.bound.facts), simulated=simulated),
     )
 
 

@@ -46,8 +46,8 @@ class Checkpoint:
         tensors, told = read_tensors(folder / NAME)
         if told.pop("spec") != spec_hash:
             raise ConfigError(
-                f"{folder} holds a run with other settings",
-                hint="resume with the settings it was started with, or give another --out",
+                f"{folder} holds a run with other settings or other code",
+                hint="resume with the settings and code it was started with, or give another --out",
             )
         slots = nested_of("slot", tensors).get("", {})
         model = GlobalModel(told.pop("round"), tensors["model"], slots)

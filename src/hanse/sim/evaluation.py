@@ -19,7 +19,13 @@ def evaluate(
     vector: Vector, spec: RunSpec, metrics: Sequence[Metric], pool: Pool, round: int
 ) -> dict[str, Json] | None:
     """Return the ``evaluation`` of a history row: pooled, and per site where that is released."""
-    counts = pool.evaluate(vector, spec.clients, round)
+    return tallied(pool.evaluate(vector, spec.clients, round), spec, metrics)
+
+
+def tallied(
+    counts: Mapping[str, Counts], spec: RunSpec, metrics: Sequence[Metric]
+) -> dict[str, Json] | None:
+    """Return what the counts of clients are worth, pooled, and per site where that is released."""
     total, zero = spec.tally.accumulator(), np.zeros(0, dtype=spec.layout.dtype)
     is_whole = True
     for numbers in counts.values():

@@ -1,6 +1,7 @@
 """The folder that a run leaves."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hanse.core.layout import Layout, Vector
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
 from hanse.report.html import write_report
-from hanse.report.promises import promises, to_json
+from hanse.report.promises import Section, promises, to_json
 from hanse.sim.checkpoint import NAME
 from hanse.sim.files import write_whole
 from hanse.sim.result import Result
@@ -46,11 +47,7 @@ class Folder:
             raise ConfigError(
                 f"cannot make {self.path}: {error.strerror}", hint="give another --out"
             ) from error
-        self._write("spec.json", spec.canonical)
-        self._write("spec.sha256", spec.hash + "\n")
-        self._write("promises.json", json.dumps(to_json(promises(spec)), indent=1))
-        self._write("environment.json", json.dumps(environment, indent=1))
-        self._write("population.json", json.dumps(partition or _names(spec), indent=1))
+        self._describe(spec, environment, partition or _names(spec), promises(spec))
         source = run.references.get("run_file")
         if source and Path(source).exists():
             self._write("run.toml", Path(source).read_text())
@@ -58,6 +55,36 @@ class Folder:
             self._write(ORIGIN, json.dumps({"run_file": source, "overrides": overrides}))
         rows = self.history()[:resumed]
         self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _describe(
+        self,
+        spec: RunSpec,
+        environment: dict[str, Json],
+        partition: dict[str, Json],
+        told: Iterable[Section],
+    ) -> None:
+        self._write("spec.json", spec.canonical)
+        self._write("spec.sha256", spec.hash + "\n")
+        self._write("promises.json", json.dumps(to_json(told), indent=1))
+        self._write("environment.json", json.dumps(environment, indent=1))
+        self._write("population.json", json.dumps(partition, indent=1))
+
+    def bring_home(
+        self,
+        spec: RunSpec,
+        history: list[dict[str, Json]],
+        models: Mapping[str, Vector],
+        result: dict[str, Json],
+        environment: dict[str, Json],
+    ) -> None:
+        """Write the folder of a run that has ended elsewhere; ``models``: file name → vector."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._describe(spec, environment, _names(spec), promises(spec, simulated=False))
+        self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        for name, vector in models.items():
+            save_model(self.path / name, spec.layout, vector, spec.hash)
+        self._write("result.json", json.dumps(result, indent=1))
+        write_report(self.path)
 
     def history(self) -> list[dict[str, Any]]:
         """Return the rows so far; a torn last line does not count."""

@@ -176,8 +176,8 @@ def _ended(run: Run, folder: Path) -> dict[str, Json] | None:
         return None
     if result.get("spec_hash") != run.spec.hash:
         raise ConfigError(
-            f"{folder} holds a run with other settings",
-            hint="resume with the settings it was started with, or give another --out",
+            f"{folder} holds a run with other settings or other code",
+            hint="resume with the settings and code it was started with, or give another --out",
         )
     return result
 

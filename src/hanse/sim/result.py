@@ -73,24 +73,33 @@ class Result:
 
     def json(self) -> dict[str, Json]:
         """Return the one object that ``hanse run --json`` prints."""
-        found: Any = self._last("evaluation") or {"pooled": {}, "sites": {}}
-        sent: list[Any] = [row["bytes"] for row in self.history]
-        return {
-            "run": self.spec.name,
-            "spec_hash": self.spec_hash,
-            "model_digest": self.model_digest,
-            "engine": self.spec.engine,
-            "rounds": self.spec.rounds,
-            "seed": self.spec.seed,
-            "metrics": found["pooled"],
-            "sites": found["sites"],
-            "central": self._last("central"),
-            "best": None if self.best is None else self.best.json(),
-            "bytes": {way: int(np.sum([row[way] for row in sent])) for way in ("up", "down")},
-            "seconds": self.seconds,
-            "out": None if self.out is None else str(self.out),
-        }
+        best = None if self.best is None else self.best.json()
+        out = None if self.out is None else str(self.out)
+        told = result_json(self.spec, self.model_digest, self.history, best)
+        return {**told, "seconds": self.seconds, "out": out}
 
-    def _last(self, kind: str) -> Json:
-        """Return the newest measurement of a kind, or None."""
-        return next((row[kind] for row in reversed(self.history) if row.get(kind)), None)
+
+def result_json(
+    spec: RunSpec, model_digest: str, history: list[dict[str, Json]], best: Json
+) -> dict[str, Json]:
+    """Return what a run came to, as one object."""
+    found: Any = _last(history, "evaluation") or {"pooled": {}, "sites": {}}
+    sent: list[Any] = [row["bytes"] for row in history]
+    return {
+        "run": spec.name,
+        "spec_hash": spec.hash,
+        "model_digest": model_digest,
+        "engine": spec.engine,
+        "rounds": spec.rounds,
+        "seed": spec.seed,
+        "metrics": found["pooled"],
+        "sites": found["sites"],
+        "central": _last(history, "central"),
+        "best": best,
+        "bytes": {way: int(np.sum([row[way] for row in sent])) for way in ("up", "down")},
+    }
+
+
+def _last(history: list[dict[str, Json]], kind: str) -> Json:
+    """Return the newest measurement of a kind, or None."""
+    return next((row[kind] for row in reversed(history) if row.get(kind)), None)

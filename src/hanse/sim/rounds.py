@@ -16,8 +16,8 @@ from hanse.core import seeds
 from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.pipeline import Kept as States
+from hanse.core.plan import plan_of
 from hanse.core.program import Ask
-from hanse.core.samplers import FixedSize, Sampler
 from hanse.core.spec import RunSpec
 from hanse.core.step import Total
 from hanse.sim.faults import Faults
@@ -37,7 +37,7 @@ class RoundResult:
 def perform(ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States) -> RoundResult:
     """Carry out one training ask over ``pool``."""
     vector: Vector = np.asarray(ask.payload["model"])
-    plan = plan_of(ask.round, ask.cohort, spec)
+    plan = plan_of(ask.round, spec)
     announced = spec.bound.announce(states)
     state, outcomes = _run(plan, spec, faults, pool, vector, announced)
     summed = pool.take()
@@ -50,25 +50,8 @@ def perform(ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States)
         total, fresh = spec.bound.decode(
             summed, lambda purpose: seeds.stream(spec.seed, ask.round, purpose), states
         )
-    return RoundResult(total, fresh, _row(plan, state, outcomes, total, spec))
-
-
-def plan_of(round: int, sampler: Sampler, spec: RunSpec) -> machine.Plan:
-    """Return the plan of a round: its cohort, over-selected, and when it closes."""
-    population, quorum = spec.clients, spec.quorum
-    asked = sampler
-    if isinstance(sampler, FixedSize):
-        asked = FixedSize(quorum.asked(sampler.size, len(population)))
-    cohort = asked.sample(population, spec.seed, round)
-    goal = sampler.size if isinstance(sampler, FixedSize) else len(cohort)
-    return machine.Plan(
-        round,
-        cohort,
-        goal=max(goal, quorum.minimum, 1) if cohort else 0,
-        minimum=quorum.minimum,
-        deadline_s=quorum.deadline_s,
-        never_aborts=spec.bound.facts.is_private,
-    )
+    row = row_of(state, total, spec, outcomes)
+    return RoundResult(total, fresh, row)
 
 
 def _run(
@@ -126,16 +109,22 @@ def _nothing(spec: RunSpec) -> Total:
     return Total(np.zeros(empty.vector.size), spec.bound.unpack(empty.scalars), 0)
 
 
-def _row(
-    plan: machine.Plan,
+def row_of(
     state: machine.Final,
-    outcomes: Sequence[Outcome],
-    total: Total,
+    total: Total | None,
     spec: RunSpec,
+    outcomes: Sequence[Outcome] | None = None,
 ) -> dict[str, Json]:
+    """Return the round's row of the history, before its model is evaluated.
+
+    ``total`` is None where nothing was summed. ``outcomes``, of all who trained, only a simulator
+    knows: elsewhere lengths stay with the clients.
+    """
+    plan = state.plan
     counted = list(state.counted) if isinstance(state, machine.Done) else []
     private = spec.bound.facts.is_private
     late: dict[str, Json] = {c: w for c, w in state.discarded.items() if c not in state.refused}
+    reported = len(counted) + len(state.refused) if outcomes is None else len(outcomes)
     return {
         "round": plan.round,
         "cohort": len(plan.cohort),
@@ -144,9 +133,9 @@ def _row(
         "dropped": {c: why for c, why in state.dropped.items() if c not in late},
         "late": late,
         "aborted": state.reason if isinstance(state, machine.Aborted) else None,
-        "train": None if private else _training(total, spec),
-        "update": None if private else _lengths(outcomes, total),
-        "bytes": bytes_of(spec, len(plan.cohort), len(outcomes)),
+        "train": None if private or total is None else _training(total, spec),
+        "update": None if private or total is None else _lengths(outcomes, total),
+        "bytes": bytes_of(spec, len(plan.cohort), reported),
     }
 
 
@@ -161,7 +150,9 @@ def _training(total: Total, spec: RunSpec) -> dict[str, Json] | None:
     return {"examples": counts["examples"], "steps": counts["steps"], **means}
 
 
-def _lengths(outcomes: Sequence[Outcome], total: Total) -> dict[str, Json] | None:
+def _lengths(outcomes: Sequence[Outcome] | None, total: Total) -> dict[str, Json] | None:
+    if outcomes is None:
+        return {"norm": float(np.linalg.norm(total.vector))} if total.reports else None
     added = [outcome for outcome in outcomes if not outcome.refused]
     if not added:
         return None

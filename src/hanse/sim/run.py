@@ -22,7 +22,8 @@ from hanse.train.local import Task, evaluation_scalars
 class Run:
     """Task, population, strategy, local training, pipeline, rounds and seed.
 
-    ``central``: a data set for central evaluation. ``references`` and ``folder`` say where the
+    ``central``: a data set for central evaluation. ``app``, ``sources``, ``purpose``: as in
+    :class:`RunSpec`. ``references`` and ``folder`` say where the
     user's objects come from (``{"task": "app:task", "data": "app:data"}``), so that a worker
     process that starts from nothing can find them; None where they exist in this process only.
     """
@@ -39,6 +40,9 @@ class Run:
     faults: Faults = field(default_factory=Faults)
     central: object | None = None
     name: str = "run"
+    app: Mapping[str, str] = field(default_factory=dict[str, str])
+    sources: tuple[str, ...] = ()
+    purpose: str = ""
     references: Mapping[str, str] = field(default_factory=dict[str, str])
     folder: Path | None = None
 
@@ -88,6 +92,9 @@ class Run:
             quorum=self.quorum,
             faults=self.faults.settings(),
             population=self.population.settings(),
+            app=self.app,
+            sources=self.sources,
+            purpose=self.purpose,
         )
 
 

@@ -87,7 +87,7 @@ def as_run(
     chosen = {name: value for name, value in given.items() if value is not None}
     seed = chosen.pop("seed", None)
     if isinstance(task, str | Path):
-        from hanse.config import parse
+        from hanse.config.parse import parse
 
         task = parse(Path(task), ()).load()
     if isinstance(task, Run):

@@ -11,7 +11,7 @@ from hanse.core import seeds
 from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.pipeline import BoundPipeline
-from hanse.core.reduce import Accumulator
+from hanse.core.reduce import Accumulator, Share
 from hanse.core.spec import RunSpec
 from hanse.core.step import Integers, Memory, Refused
 from hanse.core.work import Train
@@ -86,6 +86,19 @@ class Station:
         announced: Mapping[str, Json],
         into: Accumulator,
     ) -> Outcome:
+        share = self.share(start, client, work, round, announced)
+        if isinstance(share, Refused):
+            return Outcome(client, share.reason, 0.0, False)
+        into.add(share, self.bound.grids)
+        return Outcome(client, "", share.length, share.was_bounded)
+
+    def share(
+        self, start: Vector, client: str, work: Train, round: int, announced: Mapping[str, Json]
+    ) -> Share | Refused:
+        """Train ``client`` from ``start``; return what its pipeline makes of the update.
+
+        The share's vectors are only valid until the next call.
+        """
         turn, kept = Turn(self.seed, round, client), self.kept.get(client, {})
         trained = self.kernel.train(start, self.data(client)[0], work, turn, kept.get(LOCAL))  # pyright: ignore
         update = trained.update
@@ -99,11 +112,9 @@ class Station:
             memory=_by_step(kept),
             announced=announced,
         )
-        if isinstance(share, Refused):
-            return Outcome(client, share.reason, 0.0, False)
-        into.add(share, self.bound.grids)
-        self._keep(client, trained, memory)
-        return Outcome(client, "", share.length, share.was_bounded)
+        if not isinstance(share, Refused):
+            self._keep(client, trained, memory)
+        return share
 
     def _keep(self, client: str, trained: Trained, memory: Mapping[str, Memory]) -> None:
         fresh: dict[str, NDArray[Any]] = {

@@ -12,7 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType] -- partial stubs
 
-from hanse.config import RunFile, parse
+from hanse.config.parse import parse
+from hanse.config.runfile import RunFile
 from hanse.core.layout import Layout, Vector
 from hanse.errors import ConfigError
 from hanse.sim.output import ORIGIN

@@ -64,7 +64,7 @@ def recipe(run: Run) -> str:
 
 
 def _cook(how: str) -> Run:
-    from hanse.config import parse
+    from hanse.config.parse import parse
 
     told = json.loads(how)
     overrides = json.loads(told["references"].get("overrides", "[]"))

@@ -4,7 +4,7 @@ x ← server(x, mean of the shares), computed in float64 and rounded once to the
 Buffers that are aggregated bypass the server optimiser: they are statistics, not directions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
@@ -22,10 +22,14 @@ from hanse.core.work import LocalTraining, Proximal, Train
 
 Floats = NDArray[np.float64]
 Slots = Mapping[str, Floats]
+SLICE = 2**17
 
 
 class ServerOptimizer(Protocol):
-    """Moves the global model along the mean update. Uses + − × ÷ √ in float64 only."""
+    """Moves the global model along the mean update. Uses + − × ÷ √ in float64 only.
+
+    It works coordinate by coordinate, so that a large model can be moved slice by slice.
+    """
 
     name: ClassVar[str]
 
@@ -105,16 +109,35 @@ class StrategyProgram:
         """
         if total.reports == 0 and not self.pipeline.facts().is_private:
             return self._next(replace(state, round=state.round + 1))
-        vector = state.vector.copy()
-        span = self.layout.span("trainable")
-        moved, slots = self.strategy.server.apply(
-            vector[span].astype(np.float64), total.vector, state.slots
-        )
-        vector[span] = moved
-        buffers = total.extras.get("buffers")
-        if buffers is not None and total.reports > 0:
-            vector[self.layout.span("buffer")] = from_moments(self.layout, buffers)
+        slots = {name: slot.copy() for name, slot in state.slots.items()}
+        vector, at = np.empty_like(state.vector), 0
+        for piece in self.moved(state.vector, total, slots):
+            vector[at : at + piece.size] = piece
+            at += piece.size
         return self._next(GlobalModel(state.round + 1, vector, slots))
+
+    def moved(self, old: Vector, total: Total, slots: Slots) -> Iterator[Vector]:
+        """Yield the next model's vector in pieces, from its start; ``slots`` are moved in place.
+
+        So a coordinator can move a model that it never holds as a whole.
+        """
+        span, buffers = self.layout.span("trainable"), total.extras.get("buffers")
+        for start in range(0, total.vector.size, SLICE):
+            part = slice(start, start + SLICE)
+            ours = {name: slot[part] for name, slot in slots.items()}
+            piece = old[span][part]
+            moved, fresh = self.strategy.server.apply(
+                piece.astype(np.float64), total.vector[part], ours
+            )
+            for name, slot in ours.items():
+                slot[...] = fresh[name]
+            yield moved.astype(piece.dtype)
+        rest = old[span.stop :].copy()
+        if buffers is not None and total.reports > 0:
+            stands = self.layout.span("buffer")
+            pooled = from_moments(self.layout, buffers)
+            rest[stands.start - span.stop : stands.stop - span.stop] = pooled
+        yield rest
 
     def _next(self, after: GlobalModel) -> GlobalModel | Done[GlobalModel]:
         return Done(after) if after.round >= self.rounds else after

@@ -1,0 +1,159 @@
+"""What the coordinator answers to researchers, viewers and operators."""
+
+import secrets
+from time import time
+from typing import Any
+
+from hanse.config.specification import layout_json
+from hanse.coordinator.access import token_digest
+from hanse.coordinator.routes import Asked, in_thread
+from hanse.coordinator.why import status
+from hanse.core.canonical import Json
+from hanse.core.listing import Listing
+from hanse.errors import ConfigError, PipelineError
+from hanse.net.bodies import chunks_of
+from hanse.net.invitations import new_token, secret_digest
+from hanse.net.problems import Conflict, Missing
+from hanse.net.words import site_words
+
+INVITATION_S = 3600.0
+LOGIN_S = 30 * 86400.0
+
+
+async def login(asked: Asked) -> Json:
+    """Exchange the secret of an invitation for a bearer token."""
+    body, office = asked.body, asked.office
+    secret = secret_digest(bytes.fromhex(body.secret))
+    office.registry.check_free(body.name)
+    invitation = office.registry.invited(secret, body.name, "researcher", time())
+    token, expires = secrets.token_urlsafe(32), time() + LOGIN_S
+    told: dict[str, Json] = {
+        "name": body.name,
+        "role": invitation.role,
+        "token": token_digest(token),
+        "expires": expires,
+        "secret": secret,
+    }
+    office.note("logged_in", told)
+    return {"token": token, "expires": expires, "role": invitation.role}
+
+
+async def submit(asked: Asked) -> Json:
+    """Take a run; its initial model comes next."""
+    body, office = asked.body, asked.office
+    listing = Listing(body.listing.size, tuple(map(bytes.fromhex, body.listing.chunks)))
+    enrolled = {name: not member.revoked for name, member in office.registry.sites.items()}
+    try:
+        id = await in_thread(
+            office.runs.draft, asked.who.name, body.spec, body.layout, listing, enrolled
+        )
+    except (ConfigError, PipelineError) as error:
+        return {"state": "refused", "said": str(error), "hint": error.hint}
+    return {"state": "missing", "from": 0, "run": id}
+
+
+async def submit_chunks(asked: Asked) -> Json:
+    """Take the chunks of a submission's initial model."""
+    runs, id = asked.office.runs, asked.path["run"]
+    draft = runs.drafted(id, asked.who.name)
+    async for number, chunk in chunks_of(asked.request, draft.listing, int(asked.path["first"])):
+        await in_thread(runs.take_chunk, draft, number, chunk)
+    if await in_thread(runs.submitted, id, draft):
+        return {"state": "taken", "run": id}
+    return {"state": "missing", "from": draft.next}
+
+
+async def runs(asked: Asked) -> Json:
+    """List the runs that the sender may see."""
+    office = asked.office
+    seen = [
+        status(id, record.by, record.live, office.away_s, full=False)
+        for id, record in office.runs.records.items()
+        if asked.who.role != "researcher" or record.by == asked.who.name
+    ]
+    return {"runs": seen}
+
+
+async def run(asked: Asked) -> Json:
+    """Say how a run stands, and why; wait for news if asked to."""
+    office, id = asked.office, asked.path["run"]
+    record = office.runs.of(id)
+    after = asked.request.query_params.get("after", "")
+    if after:
+        await office.bell.until("", lambda: str(record.live.news_number) != after, 25)
+    told = status(id, record.by, record.live, office.away_s, full=True)
+    return {**told, "news": str(record.live.news_number)}
+
+
+async def history(asked: Asked) -> Json:
+    """Give a run's history, its spec, and the layout of its model."""
+    live = asked.office.runs.of(asked.path["run"]).live
+    spec = live.read.spec
+    return {
+        "history": [live.history[number] for number in sorted(live.history)],
+        "spec": spec.canonical,
+        "layout": layout_json(spec.layout),
+        "best": live.best and [*live.best],
+    }
+
+
+async def logs(asked: Asked) -> Json:
+    """Give a run's events, as the journal has them."""
+    live = asked.office.runs.of(asked.path["run"]).live
+    entries = await in_thread(asked.office.journal.read, live.stream)
+    return {
+        "events": [
+            {"seq": e.seq, "kind": e.kind, "body": e.body, "at": e.at_wall / 1000, "hash": e.hash}
+            for e in entries
+        ]
+    }
+
+
+async def stop(asked: Asked) -> Json:
+    """End a run."""
+    live = asked.office.runs.of(asked.path["run"]).live
+    await in_thread(live.stop, asked.who.name)
+    return {"outcome": live.course.outcome}
+
+
+async def invite(asked: Asked) -> Json:
+    """Make an invitation, good once and for an hour."""
+    body, office = asked.body, asked.office
+    office.registry.check_free(body.name)
+    token, secret = new_token(office.authority.fingerprint)
+    expires = time() + INVITATION_S
+    told: dict[str, Json] = {
+        "name": body.name, "role": body.role, "secret": secret, "expires": expires,
+    }  # fmt: skip
+    office.note("invited", told)
+    return {"token": token, "expires": expires}
+
+
+async def sites(asked: Asked) -> Json:
+    """List the sites: six words, and when each was seen."""
+    office = asked.office
+    rows: list[Any] = [
+        {
+            "name": name,
+            "key": member.key,
+            "words": site_words(name, member.key, office.key.public),
+            "revoked": member.revoked,
+            "away_s": office.away_s(name),
+            "doing": office.seen[name].doing if name in office.seen else "",
+        }
+        for name, member in sorted(office.registry.sites.items())
+    ]
+    return {"sites": rows, "roster": office.registry.roster_digest}
+
+
+async def revoke(asked: Asked) -> Json:
+    """Revoke a site or a person, from the next request on."""
+    office, name = asked.office, asked.path["name"]
+    if name not in office.registry.sites and name not in office.registry.users:
+        raise Missing(f"nobody is called {name[:80]}")
+    if name == asked.who.name:
+        raise Conflict("nobody revokes themselves")
+    office.note("revoked", {"name": name, "by": asked.who.name, "now": time()})
+    office.desk.forget(name)
+    office.bell.ring(name)
+    return {"revoked": name}

@@ -1,0 +1,160 @@
+"""What the coordinator answers to sites (docs/protocol.md §3 to §6)."""
+
+import json
+from datetime import UTC, datetime
+from time import time
+
+from starlette.responses import Response
+
+from hanse.coordinator.routes import Asked, in_thread
+from hanse.core.canonical import Json, digest
+from hanse.core.listing import Listing
+from hanse.errors import ProtocolError
+from hanse.net.bodies import blob_response, chunks_of
+from hanse.net.invitations import secret_digest
+from hanse.net.keys import is_public
+from hanse.net.problems import Missing
+from hanse.net.signing import digest_of
+
+
+async def about(asked: Asked) -> Json:
+    """Say who this is: name, protocol, identity key."""
+    settings = asked.office.settings
+    return {
+        "name": settings.name,
+        "protocol": 1,
+        "key": asked.office.key.public,
+        "simulated": settings.simulated,
+        "time": time(),
+    }
+
+
+async def authority(asked: Asked) -> Response:
+    """Give the authority's certificate, which a token vouches for."""
+    return Response(asked.office.authority.certificate_pem, media_type="application/x-pem-file")
+
+
+async def join(asked: Asked) -> Json:
+    """Enrol a site by the secret of its invitation; the same request again gets the same answer."""
+    body, office = asked.body, asked.office
+    secret = secret_digest(bytes.fromhex(body.secret))
+    known = office.registry.sites.get(body.name)
+    if known is None or (known.key, known.secret) != (body.key, secret) or known.revoked:
+        office.registry.check_free(body.name)
+        office.registry.invited(secret, body.name, "site", time())
+        known = None
+    if not is_public(body.key):
+        raise ProtocolError(f"{body.name}: no identity key")
+    certificate = office.authority.issue_site(body.request, body.name, datetime.now(UTC))
+    told: dict[str, Json] = {"name": body.name, "key": body.key, "secret": secret, "now": time()}
+    if known is None:
+        office.note("joined", told)
+    return {
+        "certificate": certificate,
+        "key": office.key.public,
+        "coordinator": office.settings.name,
+    }
+
+
+async def challenge(asked: Asked) -> Json:
+    """Give 32 random bytes to sign."""
+    return {"challenge": asked.office.desk.challenge()}
+
+
+async def session(asked: Asked) -> Json:
+    """Open a session for the site that signed."""
+    body, office = asked.body, asked.office
+    mark = digest_of(asked.content)
+    id, who = office.desk.open(asked.request, office.registry, body.site, body.challenge, mark)
+    office.saw(who.name)
+    return {"session": id}
+
+
+async def renew(asked: Asked) -> Json:
+    """Give the site another certificate."""
+    issued = asked.office.authority.issue_site(
+        asked.body.request, asked.who.name, datetime.now(UTC)
+    )
+    return {"certificate": issued}
+
+
+async def roster(asked: Asked) -> Json:
+    """Give the roster of sites."""
+    return {"roster": asked.office.registry.roster}
+
+
+async def poll(asked: Asked) -> Json:
+    """Give what there is to do, when it is not what the site has."""
+    office, body, site = asked.office, asked.body, asked.who.name
+    office.saw(site, body.doing)
+
+    def has_news() -> bool:
+        return digest(office.runs.assignments(site)) != body.have
+
+    await office.bell.until(site, has_news, body.wait)
+    found = office.runs.assignments(site)
+    return {"assignments": found, "version": digest(found)}
+
+
+async def specification(asked: Asked) -> Json:
+    """Give a run's spec and layout, and the roster of its sites."""
+    office = asked.office
+    record = office.runs.of(asked.path["run"])
+    document = json.loads(bytes(office.blobs.map(record.document)))
+    return {**document, "roster": office.registry.roster}
+
+
+async def answer(asked: Asked) -> Json:
+    """Take an answer, or the announcement of one."""
+    live = asked.office.runs.of(asked.path["run"]).live
+    told = asked.body.listing
+    listing = None
+    if told is not None:
+        listing = Listing(told.size, tuple(bytes.fromhex(chunk) for chunk in told.chunks))
+    return await in_thread(
+        live.answer, asked.who.name, _round(asked), asked.path["kind"], asked.body.body, listing
+    )
+
+
+async def answer_chunks(asked: Asked) -> Json:
+    """Take the chunks of an announced answer, from one on."""
+    live = asked.office.runs.of(asked.path["run"]).live
+    key = asked.who.name, _round(asked), asked.path["kind"]
+    expected = live.expected(*key)
+    if asked.request.headers.get("hanse-digest") != expected.upload.listing.id:
+        raise ProtocolError("chunks of another blob than the one that was announced")
+    first = _number(asked.path["first"])
+    async for number, chunk in chunks_of(asked.request, expected.upload.listing, first):
+        await in_thread(expected.take, number, chunk)
+    return await in_thread(live.progress, key, expected)
+
+
+async def blob(asked: Asked) -> Response:
+    """Give a blob of a run that the sender takes part in, or may see."""
+    office, id = asked.office, asked.path["blob"]
+    if not _may_read(asked, id):
+        raise Missing("no such blob")
+    try:
+        listing, first = office.blobs.listing(id), _number(asked.path["first"])
+        return blob_response(listing, first, office.blobs.unverified(id, first))
+    except FileNotFoundError:
+        raise Missing("no such blob") from None
+
+
+def _may_read(asked: Asked, id: str) -> bool:
+    records = [*asked.office.runs.records.values()]
+    if asked.who.role == "site":
+        records = [r for r in records if asked.who.name in r.live.course.members]
+    elif asked.who.role == "researcher":
+        records = [r for r in records if r.by == asked.who.name]
+    return any(id in record.live.readable for record in records)
+
+
+def _round(asked: Asked) -> int:
+    return _number(asked.path["round"])
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 12:
+        raise ProtocolError("a path without a number where one belongs")
+    return int(text)

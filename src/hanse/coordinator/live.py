@@ -1,0 +1,421 @@
+"""A run under way at the coordinator: the driver of :mod:`hanse.core.course`.
+
+Answers of sites come from many threads; each becomes an event, which is journalled before anything
+follows from it, and only then receipted. One thread does what is due: it adds shares to the running
+sum as they are counted, closes rounds, and judges models.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hanse.config.specification import Specification
+from hanse.coordinator.blobs import BlobStore
+from hanse.coordinator.journal import Journal
+from hanse.coordinator.receiving import Receiving
+from hanse.coordinator.spool import Room, Spool
+from hanse.coordinator.total import Memory, absorb, fold
+from hanse.core import course, events, rounds
+from hanse.core.canonical import Json, digest
+from hanse.core.frames import share_frame
+from hanse.core.intake import Inspection
+from hanse.core.listing import Listing
+from hanse.core.reduce import Accumulator
+from hanse.core.step import Integers
+from hanse.errors import ProtocolError
+from hanse.net.problems import Conflict, Missing, TooLarge
+from hanse.sim.evaluation import tallied
+from hanse.sim.rounds import row_of
+
+Key = tuple[str, int, str]
+"""(site, round, kind): what names one answer of a run."""
+
+
+@dataclass
+class Clock:
+    """The run's time: seconds that go on from the last journalled event, and never step back."""
+
+    base: float
+    began: float = field(default_factory=time.monotonic)
+
+    def now(self) -> float:
+        """Return the seconds."""
+        return self.base + (time.monotonic() - self.began)
+
+
+class LiveRun:
+    """One run: its course, what is arriving for it, and the thread that carries it on."""
+
+    def __init__(
+        self,
+        id: str,
+        read: Specification,
+        model: str,
+        journal: Journal,
+        blobs: BlobStore,
+        spool: Spool,
+        changed: Callable[[str, str | None], None],
+    ) -> None:
+        """Fold what the journal has of the run. ``changed(run, site)`` is told of each event.
+
+        ``site`` is None where what several sites are asked may have changed.
+        """
+        self.id, self.read, self.stream = id, read, f"run/{id}"
+        self.journal, self.blobs, self.spool, self.changed = journal, blobs, spool, changed
+        self.course = course.begin(read.spec, model)
+        self.receipts = dict[Key, dict[str, Json]]()
+        self.history = dict[int, dict[str, Any]]()
+        self.lock, self.news = threading.RLock(), threading.Condition()
+        self.receiving = dict[Key, Receiving]()
+        self.news_number = 1
+        self.best: tuple[int, str, float, str] | None = None
+        for entry in journal.read(self.stream):
+            if entry.kind in events.KINDS:
+                self._keep(events.from_json(entry.kind, entry.body), entry.seq, entry.hash)  # pyright: ignore
+        self.clock = Clock(self.course.now)
+        self.summed: Accumulator | None = None
+        self.folded: set[str] = set()
+        self.stopping = False
+        self.thread = threading.Thread(target=self._work, name=f"hanse-{id}", daemon=True)
+        self._forget_old_rooms()
+
+    # --- events
+
+    def record(self, event: events.Event) -> dict[str, Json]:
+        """Journal an event, then let it count; return its receipt. ProtocolError if it must not."""
+        with self.lock:
+            course.step(self.course, event)
+            entry = self.journal.append_now(self.stream, [events.to_json(event)])[0]
+            receipt = self._keep(event, entry.seq, entry.hash)
+        site = getattr(event, "site", None)
+        quiet = isinstance(event, events.Reported | events.Scored) and self.course.stage in (
+            "training",
+            "evaluating",
+        )
+        self.changed(self.id, site if quiet else None)
+        with self.news:
+            self.news_number += 1
+            self.news.notify_all()
+        return receipt
+
+    def _keep(self, event: events.Event, seq: int, hash: str) -> dict[str, Json]:
+        self.course = course.step(self.course, event)
+        match event:
+            case events.Absorbed(number, _, _, row) | events.Judged(number, row):
+                self.history[number] = {**self.history.get(number, {}), **row}
+                if isinstance(event, events.Judged):
+                    self._keep_best(number, row)
+            case _:
+                pass
+        key = _key_of(event)
+        if key is None:
+            return {}
+        receipt: dict[str, Json] = {
+            "run": self.id,
+            "site": key[0],
+            "round": key[1],
+            "kind": key[2],
+            "digest": getattr(event, "digest", ""),
+            "entry": hash,
+            "seq": seq,
+            "late": event.reason if isinstance(event, events.Late) else None,
+        }
+        self.receipts[key] = receipt
+        return receipt
+
+    def _keep_best(self, number: int, row: Mapping[str, Any]) -> None:
+        """Note the best model so far; a choice by a metric is a release, so not under noise."""
+        found: Any = row.get("evaluation") or {"pooled": {}}
+        pooled: dict[str, Any] = found["pooled"]
+        if self.read.spec.bound.facts.is_private:
+            return
+        up = {metric.name: metric.higher_is_better for metric in self.read.metrics}
+        name = self.read.spec.evaluation.best or next(iter(up), "loss")
+        value = pooled.get(name)
+        if value is None:
+            return
+        better = self.best is None or (
+            value > self.best[2] if up.get(name, False) else value < self.best[2]
+        )
+        if better:
+            self.best = (number, name, value, self.course.model)
+
+    @property
+    def readable(self) -> set[str]:
+        """The ids of the models that who takes part in the run may read now."""
+        return {self.course.model} | ({self.best[3]} if self.best else set[str]())
+
+    # --- answers of sites
+
+    def assignments(self, site: str) -> list[dict[str, Json]]:
+        """Return what a site is asked now, as it travels."""
+        return [asked.json(self.id) for asked in course.assignments(self.course, site)]
+
+    def answer(
+        self, site: str, round: int, kind: str, body: Mapping[str, Json], listing: Listing | None
+    ) -> dict[str, Json]:
+        """Take an answer, or its announcement; return what docs/protocol.md §6 says."""
+        told: dict[str, Json] = {
+            "run": self.id,
+            "round": round,
+            "kind": kind,
+            "body": body,
+            "blob": None if listing is None else listing.id,
+        }
+        mark, key = digest(told), (site, round, kind)
+        with self.lock:
+            known = self.receipts.get(key)
+            if known is not None and known["digest"] == mark:
+                return _taken(known)
+            if known is not None:
+                raise Conflict(f"{site}: another {kind} of round {round} is there already")
+            if course.is_late(self.course, kind, round):
+                reason = f"late: round {round} has ended"
+                late = events.Late(site, round, mark, reason, self.clock.now())
+                return _taken(self.record(late) | {"late": reason})
+            asked = course.assignments(self.course, site)
+            if not any((one.kind, one.round) == (kind, round) for one in asked):
+                raise ProtocolError(f"{site}: {kind} of round {round} was not asked")
+            if listing is None:
+                return _taken(self.record(self._event(site, round, kind, mark, body)))
+            receiving = self._announced(key, mark, listing)
+        return self.progress(key, receiving)
+
+    def _announced(self, key: Key, mark: str, listing: Listing) -> Receiving:
+        site, round, kind = key
+        inspection = self._inspection(kind)
+        if listing.size != inspection.frame.size:
+            size = inspection.frame.size
+            raise TooLarge(f"{site}: {listing.size} bytes, and the spec says {size}")
+        found = self.receiving.get(key)
+        if found is None or found.digest != mark:
+            upload = self.room(round, kind).upload(site, listing)
+            found = self.receiving[key] = Receiving(mark, upload, inspection)
+            for number, chunk in enumerate(upload.chunks()):
+                found.inspection.look(number, chunk)
+        return found
+
+    def _inspection(self, kind: str) -> Inspection:
+        spec = self.read.spec
+        if kind not in ("train", "evaluate"):
+            raise ProtocolError(f"{kind} has no frame")
+        return Inspection(spec.bound if kind == "train" else spec.tally)
+
+    def room(self, round: int, kind: str) -> Room:
+        """Return the room of what arrives in a round: updates and counts are kept apart."""
+        return self.spool.room(self.id, 2 * round + (kind == "evaluate"))
+
+    def expected(self, site: str, round: int, kind: str) -> Receiving:
+        """Return the announced answer whose chunks a site sends; Missing if there is none."""
+        found = self.receiving.get((site, round, kind))
+        if found is None:
+            raise Missing(f"{site}: {kind} of round {round} was not announced")
+        return found
+
+    def progress(self, key: Key, receiving: Receiving) -> dict[str, Json]:
+        """Return what is missing of an announced answer; take it when nothing is."""
+        with receiving.lock:
+            if not receiving.upload.is_complete:
+                return {"state": "missing", "from": receiving.upload.next}
+            if key not in self.receipts:
+                receiving.upload.finish()
+        with self.lock:
+            if key in self.receipts:
+                return _taken(self.receipts[key])
+            self.receiving.pop(key, None)
+            if course.is_late(self.course, key[2], key[1]):
+                reason = f"late: round {key[1]} has ended"
+                late = events.Late(key[0], key[1], receiving.digest, reason, self.clock.now())
+                return _taken(self.record(late))
+            return _taken(self.record(self._arrived(key, receiving)))
+
+    def _arrived(self, key: Key, receiving: Receiving) -> events.Event:
+        site, round, kind = key
+        now, fault = self.clock.now(), receiving.inspection.verdict()
+        if kind == "evaluate":
+            if fault is not None:
+                return events.Unscored(site, round, receiving.digest, fault, now)
+            counts = self._counts(site, round, kind)
+            return events.Scored(site, round, receiving.digest, counts, now)
+        if fault is not None:
+            return events.Refused(site, round, receiving.digest, fault, now)
+        blob = receiving.upload.listing.id
+        return events.Reported(site, round, receiving.digest, blob, now)
+
+    def _counts(self, site: str, round: int, kind: str) -> tuple[int, ...]:
+        content = self.room(round, kind).found(site).read()
+        return tuple(share_frame(self.read.spec.tally).unpack(content)["scalars"].tolist())
+
+    def _event(
+        self, site: str, round: int, kind: str, mark: str, body: Mapping[str, Json]
+    ) -> events.Event:
+        now = self.clock.now()
+        match kind, body:
+            case "prepare", {"accepted": True, "fingerprint": str(seal), **rest} if not rest:
+                return events.Prepared(site, round, seal, now)
+            case "prepare", {"accepted": False, "reasons": [*told], **rest} if not rest:
+                reasons = tuple(_line(reason) for reason in told)
+                return events.Declined(site, round, reasons, now)
+            case "finish", {**rest} if not rest:
+                return events.Acknowledged(site, mark, now)
+            case "train", {"refused": str(reason), **rest} if not rest:
+                return events.Refused(site, round, mark, _line(reason), now)
+            case "train", {"failed": str(reason), **rest} if not rest:
+                return events.Failed(site, round, mark, _line(reason), now)
+            case "evaluate", {"refused": str(reason), **rest} if not rest:
+                return events.Unscored(site, round, mark, _line(reason), now)
+            case "evaluate", {"failed": str(reason), **rest} if not rest:
+                return events.Unscored(site, round, mark, _line(reason), now)
+            case _:
+                raise ProtocolError(f"{site}: an answer to {kind} that is none")
+
+    # --- what is due
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the run has left the queue."""
+        return self.thread.ident is not None
+
+    def start(self) -> None:
+        """Let the run's thread begin."""
+        self.thread.start()
+
+    def stop(self, by: str) -> None:
+        """End the run, on somebody's word; one that has ended stays as it is."""
+        with self.lock:
+            if self.course.outcome is None:
+                self.record(events.Concluded("stopped", f"stopped by {by}", self.clock.now()))
+
+    def close(self) -> None:
+        """End the run's thread; the run itself goes on at the next start."""
+        self.stopping = True
+        with self.news:
+            self.news.notify_all()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def _work(self) -> None:
+        while not self.stopping and self.course.outcome is None:
+            before = self.course
+            action = course.due(before)
+            match action:
+                case course.Open(number):
+                    announced = self.read.spec.bound.announce(self._memory().states)
+                    self._record(events.Opened(number, announced, self.clock.now()))
+                case course.Absorb():
+                    self._absorb(action)
+                case course.Judge(scoring):
+                    self._judge(scoring)
+                case course.Conclude():
+                    self._record(events.Concluded("done", "", self.clock.now()))
+                case course.Wait(until):
+                    self._fold(before)
+                    self._wait(before, until)
+
+    def _record(self, event: events.Event) -> None:
+        """Record what the driver itself finds, unless the run was stopped meanwhile."""
+        with self.lock:
+            if self.course.outcome is None:
+                self.record(event)
+
+    def _wait(self, seen: course.Course, until: float | None) -> None:
+        left = None if until is None else until - self.clock.now()
+        if left is not None and left <= 0:
+            self._record(events.Ticked(self.clock.now()))
+            return
+        with self.news:
+            self.news.wait_for(lambda: self.stopping or self.course is not seen, left)
+
+    def _fold(self, at: course.Course) -> None:
+        """Add the counted shares that are not in the running sum yet."""
+        if not isinstance(at.opened, rounds.Open | rounds.Done):
+            return
+        frame, room = share_frame(self.read.spec.bound), self.room(at.round + 1, "train")
+        for site in at.opened.counted:
+            if site not in self.folded:
+                fold(room.found(site), frame, self.read.spec.bound, self._sum())
+                self.folded.add(site)
+
+    def _sum(self) -> Accumulator:
+        """Return the running sum of this round, made when it is first needed."""
+        if self.summed is None:
+            self.summed = self.read.spec.bound.accumulator()
+        return self.summed
+
+    def _memory(self) -> Memory:
+        if self.course.memory:
+            return Memory.load(self.blobs, self.course.memory)
+        span = self.read.spec.layout.span("trainable")
+        return Memory(dict(self.read.strategy.server.start(span.stop - span.start)), {})  # pyright: ignore
+
+    def _absorb(self, action: course.Absorb) -> None:
+        spec, state, memory = self.read.spec, action.state, self._memory()
+        self._fold(self.course)
+        model, mark = self.course.model, self.course.memory
+        total = None
+        if isinstance(state, rounds.Done) and (state.counted or spec.bound.facts.is_private):
+            old = self.blobs.map(self.course.model)
+            model, total = absorb(self.read, action.round, self._sum(), old, memory, self.blobs)
+            mark = memory.store(self.blobs)
+        row = row_of(state, total, spec)
+        previous = self.course.model, self.course.memory
+        self._record(events.Absorbed(action.round, model, mark, row, self.clock.now()))
+        self.summed, self.folded = None, set[str]()
+        self._forget_old_rooms()
+        self._delete(*(blob for blob in previous if blob not in (model, mark)))
+
+    def _judge(self, scoring: course.Scoring) -> None:
+        unpack = self.read.spec.tally.unpack
+        counts: dict[str, Mapping[str, int | Integers]] = {
+            site: unpack(np.array(scoring.scores[site], dtype=np.int64))
+            for site in sorted(scoring.scores)
+        }
+        found = tallied(counts, self.read.spec, self.read.metrics)
+        row: dict[str, Json] = {"evaluation": found, "unscored": dict(scoring.lacking)}
+        self._record(events.Judged(scoring.round, row, self.clock.now()))
+        self._forget_old_rooms()
+
+    def _delete(self, *blobs: str) -> None:
+        """Forget models that nobody needs any more: not the last two, nor the best."""
+        kept = {self.course.model, self.course.memory, self.best[3] if self.best else ""}
+        for blob in blobs:
+            if blob and blob not in kept:
+                self.blobs.delete(blob)
+
+    def _forget_old_rooms(self) -> None:
+        """Destroy the keys, and with them the uploads, of all that is summed."""
+        open_rooms = {2 * (self.course.round + 1)}
+        if self.course.scoring is not None:
+            open_rooms.add(2 * self.course.scoring.round + 1)
+        for run, number in self.spool.rooms():
+            if run == self.id and (number not in open_rooms or self.course.outcome is not None):
+                self.spool.destroy(run, number)
+
+
+def _taken(receipt: dict[str, Json]) -> dict[str, Json]:
+    return {"state": "taken", "receipt": receipt}
+
+
+def _key_of(event: events.Event) -> Key | None:
+    """Return which answer an event is the taking of."""
+    match event:
+        case events.Prepared(site, number) | events.Declined(site, number):
+            return site, number, "prepare"
+        case events.Reported(site, number) | events.Refused(site, number):
+            return site, number, "train"
+        case events.Failed(site, number):
+            return site, number, "train"
+        case events.Scored(site, number) | events.Unscored(site, number):
+            return site, number, "evaluate"
+        case _:
+            return None
+
+
+def _line(reason: object) -> str:
+    """Return what a site says as one short line of printable text."""
+    text = " ".join(str(reason).split())[:500]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,0 +1,220 @@
+"""All runs of a coordinator: submissions on their way in, a queue, and those that are under way."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.config.specification import Specification, read_layout, read_spec
+from hanse.coordinator.blobs import BlobStore, BlobWriter
+from hanse.coordinator.journal import Journal
+from hanse.coordinator.live import LiveRun
+from hanse.coordinator.spool import Spool
+from hanse.core.canonical import Json, encode
+from hanse.core.frames import model_frame
+from hanse.core.listing import Listing
+from hanse.errors import ConfigError, ProtocolError
+from hanse.net.problems import Missing, TooLarge
+
+MOST_DRAFTS = 16
+MOST_MODEL = 2**36
+
+
+@dataclass
+class Draft:
+    """A submission whose initial model is arriving."""
+
+    by: str
+    document: str
+    read: Specification
+    listing: Listing
+    writer: BlobWriter
+    next: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A submitted run: who submitted it, the document of its spec, and the run itself."""
+
+    by: str
+    document: str
+    live: LiveRun
+
+
+class Runs:
+    """The runs, by id, in the order of their submission."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        blobs: BlobStore,
+        spool: Spool,
+        changed: Callable[[str | None], None],
+        *,
+        parallel: int,
+        simulated: bool,
+    ) -> None:
+        """Take up every run of the journal where it stopped."""
+        self.journal, self.blobs, self.spool = journal, blobs, spool
+        self.parallel, self.simulated = parallel, simulated
+        self._changed, self._lock = changed, threading.RLock()
+        self._drafts = dict[str, Draft]()
+        self.records = dict[str, Record]()
+        begun = [
+            (entry, stream)
+            for stream in journal.streams("run/")
+            for entry in journal.read(stream)[:1]
+        ]
+        for entry, stream in sorted(begun, key=lambda pair: pair[0].seq):
+            body: Any = entry.body
+            self._take_up(stream.removeprefix("run/"), body)
+        self._advance()
+
+    def _take_up(self, id: str, body: Mapping[str, Any]) -> None:
+        document = json.loads(bytes(self.blobs.map(body["document"])))
+        read = read_spec(document["spec"], read_layout(document["layout"]))
+        live = LiveRun(
+            id, read, body["model"], self.journal, self.blobs, self.spool, self._on_change
+        )
+        self.records[id] = Record(body["by"], body["document"], live)
+
+    def _on_change(self, run: str, site: str | None) -> None:
+        if self.records[run].live.course.outcome is not None:
+            self._advance()
+        self._changed(site)
+
+    def _advance(self) -> None:
+        """Start runs that wait, while there is room."""
+        with self._lock:
+            lives = [record.live for record in self.records.values()]
+            open_runs = [live for live in lives if live.course.outcome is None]
+            under_way = sum(live.is_started for live in open_runs)
+            for live in open_runs:
+                if not live.is_started and under_way < self.parallel:
+                    live.start()
+                    under_way += 1
+
+    def of(self, id: str) -> Record:
+        """Return a run; Missing if there is none."""
+        if id not in self.records:
+            raise Missing(f"there is no run {id[:120]}")
+        return self.records[id]
+
+    def assignments(self, site: str) -> list[dict[str, Json]]:
+        """Return what a site is asked now by all runs."""
+        lives = [record.live for record in [*self.records.values()]]
+        asked = [
+            one
+            for live in lives
+            if site in live.course.members and (live.is_started or live.course.outcome)
+            for one in live.assignments(site)
+        ]
+        return sorted(asked, key=lambda one: (str(one["run"]), str(one["kind"])))
+
+    def draft(
+        self,
+        by: str,
+        spec: str,
+        layout: Mapping[str, Any],
+        listing: Listing,
+        sites: Mapping[str, bool],
+    ) -> str:
+        """Take a submission whose model is still to come; return the run's id.
+
+        ``sites``: name → whether it is enrolled and not revoked. ConfigError, PipelineError or
+        ProtocolError for a run that cannot be deployed here.
+        """
+        read = read_spec(spec, read_layout(dict(layout)))
+        check_deployable(read, sites, simulated=self.simulated)
+        size = model_frame(read.spec.layout).size
+        if listing.size != size or size > MOST_MODEL:
+            raise TooLarge(f"an initial model of {listing.size} bytes, and the spec says {size}")
+        document = encode({"layout": layout, "spec": spec, "simulated": self.simulated})
+        with self._lock:
+            if len(self._drafts) >= MOST_DRAFTS:
+                self._drafts.pop(next(iter(self._drafts))).writer.abandon()
+            id = self._fresh(read.spec.name)
+            self._drafts[id] = Draft(by, document, read, listing, self.blobs.writer())
+            return id
+
+    def _fresh(self, name: str) -> str:
+        number = 1
+        while f"{name}-{number}" in self.records or f"{name}-{number}" in self._drafts:
+            number += 1
+        return f"{name}-{number}"
+
+    def drafted(self, id: str, by: str) -> Draft:
+        """Return a submission under way; Missing if there is none of this person's."""
+        draft = self._drafts.get(id)
+        if draft is None or draft.by != by:
+            raise Missing(f"there is no submission {id[:120]}")
+        return draft
+
+    def take_chunk(self, draft: Draft, number: int, chunk: bytes | bytearray) -> None:
+        """Keep a chunk of an initial model; ProtocolError for one that is not the listing's."""
+        import hashlib
+
+        with draft.lock:
+            if number != draft.next:
+                return
+            if hashlib.sha256(chunk).digest() != draft.listing.chunks[number]:
+                raise ProtocolError(f"chunk {number} of the initial model is not the listing's")
+            if number == 0:
+                header = model_frame(draft.read.spec.layout).header
+                if bytes(chunk[: len(header)]) != header:
+                    raise ProtocolError("the initial model is not the frame of the spec's layout")
+            draft.writer.write(chunk)
+            draft.next += 1
+
+    def submitted(self, id: str, draft: Draft) -> bool:
+        """Let a submission become a run, if its model is whole; whether it is."""
+        with draft.lock:
+            if draft.next < len(draft.listing.chunks):
+                return False
+            if id in self._drafts:
+                model = draft.writer.commit().id
+                document = self.blobs.put(draft.document.encode()).id
+                body: dict[str, Json] = {"by": draft.by, "document": document, "model": model}
+                self.journal.append_now(f"run/{id}", [("submitted", body)])
+                with self._lock:
+                    self._drafts.pop(id)
+                    self._take_up(id, body)
+                    self._advance()
+                self._changed(None)
+        return True
+
+    def close(self) -> None:
+        """End all threads; runs go on at the next start."""
+        for record in self.records.values():
+            record.live.close()
+
+
+def check_deployable(read: Specification, sites: Mapping[str, bool], *, simulated: bool) -> None:
+    """Raise ConfigError for a run that can only be simulated, or has sites that are not here."""
+    spec = read.spec
+    for site in spec.clients:
+        if not sites.get(site, False):
+            raise ConfigError(
+                f"{site} is not a site of this coordinator",
+                hint=f"its operator joins with a token: hanse coordinator invite {site}",
+            )
+    if spec.faults or spec.population:
+        raise ConfigError(
+            "faults and populations are for simulations", hint="leave [faults], [population] out"
+        )
+    if not spec.app:
+        raise ConfigError("the run has no app folder", hint="submit a run file")
+    if simulated:
+        return
+    if spec.evaluation.release == "simulation" and spec.evaluation.every:
+        raise ConfigError(
+            'release = "simulation" measures beside the protocol, which no real site does',
+            hint='set [evaluation] release = "none"',
+        )
+    if spec.bound.facts.is_private:
+        raise ConfigError(
+            "this run adds noise, and deployed noise and its ledger are not built yet",
+            hint="simulate it; a deployed run with noise will come with the privacy ledger",
+        )

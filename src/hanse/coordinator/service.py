@@ -1,0 +1,95 @@
+"""A coordinator that runs: its parts are opened, served over TLS, and closed again."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hanse.coordinator.access import Desk
+from hanse.coordinator.bell import Bell
+from hanse.coordinator.blobs import BlobStore
+from hanse.coordinator.home import IDENTITY, Home
+from hanse.coordinator.journal import JournalBroken
+from hanse.coordinator.office import Office
+from hanse.coordinator.routes import router
+from hanse.coordinator.runs import Runs
+from hanse.coordinator.spool import Spool
+from hanse.coordinator.table import TABLE
+from hanse.net.authority import Authority, certificate_expiry, server_context
+from hanse.net.keys import IdentityKey, write_private
+from hanse.net.server import Server
+
+CERTIFICATE = "server.pem"
+DAY = timedelta(hours=24)
+RENEWED_EVERY_S = 600
+WRITE_FAILED = 74
+"""Exit status after a failed write (EX_IOERR): whoever supervises starts the process again."""
+
+
+def fail_stop(broken: JournalBroken) -> None:
+    """End the process: what is in memory may be ahead of what is on disk."""
+    os.write(2, f"Error: [journal] {broken}\n".encode())
+    os._exit(WRITE_FAILED)
+
+
+def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``ready`` is called when connections are accepted.
+
+    Raises ConfigError for a folder without a coordinator, or an address that cannot be had.
+    """
+    settings = home.settings()
+    with ExitStack() as stack:
+        authority, bell = Authority.load(home.folder), Bell()
+        certificate = _certificate(home.folder, authority, settings.hosts)
+        context = server_context(certificate, None, home.folder / "authority.pem")
+        journal = home.journal(settings, on_failure=fail_stop)
+        stack.callback(journal.close)
+        blobs, spool = BlobStore(home.folder / "blobs"), Spool(home.folder / "spool")
+        runs = Runs(
+            *(journal, blobs, spool, bell.ring),
+            parallel=settings.parallel,
+            simulated=settings.simulated,
+        )
+        stack.callback(runs.close)
+        key = IdentityKey.load(home.folder / IDENTITY)
+        office = Office(settings, key, authority, journal, blobs, runs, bell, Desk(key.public))
+        server = Server(
+            router(TABLE, office),
+            settings.listen,
+            settings.port if port is None else port,
+            context,
+            around=lambda: _renewing(home.folder, authority, settings.hosts, server),
+            on_stop=bell.close,
+        )
+        server.run(lambda: ready(server))
+
+
+def _certificate(folder: Path, authority: Authority, hosts: tuple[str, ...]) -> Path:
+    """Return a file with a fresh server certificate and its key."""
+    key, certificate = authority.issue_server(list(hosts), datetime.now(UTC), DAY)
+    path = folder / CERTIFICATE
+    write_private(path, (certificate + key).encode(), replace=True)
+    return path
+
+
+@asynccontextmanager
+async def _renewing(
+    folder: Path, authority: Authority, hosts: tuple[str, ...], server: Server
+) -> AsyncGenerator[None]:
+    """Renew the server's certificate at half its life, as long as it serves."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEWED_EVERY_S)
+            left = certificate_expiry((folder / CERTIFICATE).read_text()) - datetime.now(UTC)
+            if left < DAY / 2:
+                path = _certificate(folder, authority, hosts)
+                server.reload(path, path)
+
+    task = asyncio.ensure_future(renew())
+    try:
+        yield
+    finally:
+        task.cancel()

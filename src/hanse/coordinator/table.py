@@ -1,0 +1,46 @@
+"""Every route of the coordinator, and who may take it."""
+
+from hanse.coordinator import for_people, for_sites, schemas
+from hanse.coordinator.access import Role
+from hanse.coordinator.routes import MIB, RUN, SITE_RUN, Route
+
+ANYONE: tuple[Role, ...] = ("anyone",)
+SITE: tuple[Role, ...] = ("site",)
+PEOPLE: tuple[Role, ...] = ("researcher", "viewer", "operator")
+AUTHORS: tuple[Role, ...] = ("researcher", "operator")
+OPERATOR: tuple[Role, ...] = ("operator",)
+ANSWER = "/v1/runs/{run}/{round}/{kind}"
+
+TABLE: tuple[Route, ...] = (
+    Route("GET", "/v1/about", ANYONE, for_sites.about),
+    Route("GET", "/v1/ca", ANYONE, for_sites.authority),
+    Route("POST", "/v1/join", ANYONE, for_sites.join, schemas.Join),
+    Route("POST", "/v1/login", ANYONE, for_people.login, schemas.Login),
+    # sites
+    Route("POST", "/v1/challenge", SITE, for_sites.challenge),
+    Route("POST", "/v1/session", SITE, for_sites.session, schemas.OpenSession),
+    Route("POST", "/v1/renew", SITE, for_sites.renew, schemas.Renew, needs_certificate=False),
+    Route("GET", "/v1/roster", SITE, for_sites.roster),
+    Route("POST", "/v1/poll", SITE, for_sites.poll, schemas.Poll),
+    Route("GET", "/v1/runs/{run}/spec", SITE, for_sites.specification, owner=SITE_RUN),
+    Route("POST", ANSWER, SITE, for_sites.answer, schemas.Answer, SITE_RUN, 128 * MIB),
+    Route(
+        "PUT", f"{ANSWER}/chunks/{{first}}", SITE, for_sites.answer_chunks, None, SITE_RUN,
+        streams=True,
+    ),
+    Route("GET", "/v1/blobs/{blob}/chunks/{first}", (*SITE, *PEOPLE), for_sites.blob),
+    # people
+    Route("GET", "/v1/runs", PEOPLE, for_people.runs),
+    Route("POST", "/v1/runs", AUTHORS, for_people.submit, schemas.Submission, most=128 * MIB),
+    Route(
+        "PUT", "/v1/runs/{run}/model/chunks/{first}", AUTHORS, for_people.submit_chunks,
+        streams=True,
+    ),
+    Route("GET", "/v1/runs/{run}", PEOPLE, for_people.run, owner=RUN),
+    Route("GET", "/v1/runs/{run}/history", PEOPLE, for_people.history, owner=RUN),
+    Route("GET", "/v1/runs/{run}/events", PEOPLE, for_people.logs, owner=RUN),
+    Route("POST", "/v1/runs/{run}/stop", AUTHORS, for_people.stop, owner=RUN),
+    Route("GET", "/v1/sites", PEOPLE, for_people.sites),
+    Route("POST", "/v1/invitations", OPERATOR, for_people.invite, schemas.Invite),
+    Route("POST", "/v1/members/{name}/revoke", OPERATOR, for_people.revoke),
+)  # fmt: skip

@@ -1,0 +1,86 @@
+"""Whether the numbers of a share are what the run's spec claims of them.
+
+The site's release gate asks before a share leaves, the coordinator before it is summed: the same
+checks, since neither believes the other. Nothing is repaired: a share is taken whole or refused.
+
+A share is looked at chunk by chunk, as it is hashed or received. Its norm is summed in float64 in
+another order than a client's, whose clip leaves 2^-20 of room: far more than that can matter.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanse.core.frames import Bytes, Frame, share_frame
+from hanse.core.listing import CHUNK
+from hanse.core.pipeline import BoundPipeline
+from hanse.errors import ProtocolError
+
+
+class Inspection:
+    """What is known of a share so far. Mutable on purpose: it sees one chunk after another.
+
+    A reason to refuse names a limit of the spec and never a value of the share.
+    """
+
+    def __init__(self, bound: BoundPipeline) -> None:
+        """Begin with nothing seen of a share that is to be summed by ``bound``."""
+        self.bound, self._squares, self._fault = bound, 0.0, ""
+        self._scalars = np.zeros(bound.scalars_size, dtype=np.int64)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The frame that the share must be."""
+        return share_frame(self.bound)
+
+    def look(self, number: int, chunk: Bytes) -> None:
+        """Look at chunk ``number`` of the frame's bytes, each once, in order.
+
+        Raises ProtocolError for a header that is not the spec's. The number of bytes is the
+        caller's to compare, who knows it before the first of them comes.
+        """
+        start, header = number * CHUNK, self.frame.header
+        if bytes(chunk[: max(0, len(header) - start)]) != header[start : start + len(chunk)]:
+            raise ProtocolError("a frame with another header than the run's spec gives")
+        for name, first, view in self.frame.pieces(start, chunk):
+            self.see(name, first, view)
+
+    def see(self, name: str, first: int, view: NDArray[Any]) -> None:
+        """Look at a piece of the tensor ``name``, from coordinate ``first`` on; not empty."""
+        if name == "scalars":
+            self._scalars[first : first + view.size] = view
+            return
+        limit = self.bound.grids[name].limit
+        if not (view.max() <= limit and view.min() >= -limit):  # so written, a NaN is outside
+            self._fault = self._fault or f"{name}: not finite, or not within {limit:g}"
+        elif name == "model" and math.isfinite(self.bound.facts.l2):
+            wide = view.astype(np.float64)
+            self._squares += float(wide @ wide)
+
+    def verdict(self) -> str | None:
+        """Return why the share is refused, or None, once all of it has been seen."""
+        if self._fault:
+            return self._fault
+        if not math.sqrt(self._squares) <= self.bound.facts.l2:
+            return f"model: the L2 norm is above {self.bound.facts.l2:g}"
+        parts = self.bound.unpack(self._scalars)
+        for scalar in self.bound.schema:
+            numbers, lowest = parts[scalar.name], -scalar.bound if scalar.signed else 0
+            if numbers.size and (numbers.min() < lowest or numbers.max() > scalar.bound):
+                return f"{scalar.name} is outside [{lowest}, {scalar.bound}]"
+        return None
+
+
+def check_share(bound: BoundPipeline, tensors: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return why a whole share is refused, or None: all finite, in range, within its bounds.
+
+    ``tensors`` are those of ``share_frame(bound)``, in its dtypes and lengths.
+    """
+    inspection = Inspection(bound)
+    for name, array in tensors.items():
+        inspection.see(name, 0, array)
+    return inspection.verdict()

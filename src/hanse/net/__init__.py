@@ -1,0 +1,1 @@
+"""The wire: identity, signatures, TLS, transfers (docs/protocol.md)."""

@@ -1,0 +1,1 @@
+"""A site: the data owner's own agent, its policy, its ledger and its release gate."""

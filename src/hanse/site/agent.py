@@ -1,0 +1,213 @@
+"""The site's agent: asks the coordinator what there is to do, and does it. It only dials out."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from secrets import SystemRandom
+from typing import Any
+
+from hanse.errors import ConfigError, HanseError, TransportError
+from hanse.net.problems import Conflict, Missing
+from hanse.site.enrol import dial, is_due, renew
+from hanse.site.home import SiteHome
+from hanse.site.releases import ReleaseLog
+from hanse.site.work import Place, Say, SiteRun
+
+POLL_S = 25
+LONGEST_PAUSE_S = 30.0
+RECHECK_S = 2.0
+Assigned = Mapping[str, Any]
+
+
+class Worker:
+    """Answers the assignments of one run, one after another, in a thread of its own."""
+
+    def __init__(self, place: Place, run: str) -> None:
+        """Start the thread; it waits for assignments."""
+        self.place, self.site_run = place, SiteRun(place, run)
+        self.run, self.doing = run, ""
+        self._news, self._asked = threading.Condition(), list[Assigned]()
+        self._answered, self._refused = set[tuple[str, int]](), ""
+        self.is_over = False
+        self.thread = threading.Thread(target=self._work, name=f"hanse-{run}", daemon=True)
+        self.thread.start()
+
+    def offer(self, asked: list[Assigned]) -> None:
+        """Replace what is asked of the run."""
+        with self._news:
+            self._asked = asked
+            self._news.notify()
+
+    def close(self) -> None:
+        """End the thread and the job, whatever they do."""
+        self.is_over = True
+        if self.site_run.job is not None:
+            self.site_run.job.kill()
+        self.offer([])
+        self.thread.join(5.0)
+
+    def _work(self) -> None:
+        while not self.is_over:
+            asked = self._next()
+            if asked is None:
+                continue
+            self.doing = f"{self.run}: {asked['kind']}, round {asked['round']}"
+            try:
+                self._answer(asked)
+            except (TransportError, Missing, Conflict) as error:
+                self.place.say(f"{self.doing}: {error}")
+                time.sleep(RECHECK_S / 2)
+            except HanseError as error:
+                self.place.say(f"{self.doing}: [{error.code}] {error}")
+                time.sleep(RECHECK_S)
+            except Exception as error:  # a mistake of ours must not end the thread unseen
+                self.place.say(f"{self.doing}: {type(error).__name__}: {error}: a bug in Hanse")
+                time.sleep(RECHECK_S)
+            finally:
+                self.doing = ""
+
+    def _next(self) -> Assigned | None:
+        """Wait for something that is not answered yet, or that may be answered otherwise now."""
+        with self._news:
+            self._news.wait_for(lambda: self.is_over or bool(self._open()), RECHECK_S)
+            found = self._open()
+        for asked in found:
+            if asked["kind"] != "prepare" or self._refused != self.site_run.token():
+                return asked
+        if found and not self.is_over:
+            time.sleep(RECHECK_S)
+        return None
+
+    def _open(self) -> list[Assigned]:
+        return [a for a in self._asked if (a["kind"], a["round"]) not in self._answered]
+
+    def _answer(self, asked: Assigned) -> None:
+        match asked["kind"]:
+            case "prepare":
+                before = self.site_run.token()
+                told = self.site_run.prepare()
+                self._refused = "" if told["accepted"] else before
+                for reason in told.get("reasons", ()):
+                    self.place.say(f"{self.run}: refused: {reason}")
+                receipt = self.site_run.post(asked, told)
+            case "train":
+                receipt = self.site_run.train(asked)
+            case "evaluate":
+                receipt = self.site_run.evaluate(asked)
+            case "finish":
+                receipt = self.site_run.finish(asked)
+                self.is_over = True
+            case other:
+                raise ConfigError(
+                    f"the coordinator asks for {other!r}, which this version does not know",
+                    hint="upgrade this site",
+                )
+        self._answered.add((asked["kind"], asked["round"]))
+        said = receipt["late"] or f"entry {str(receipt['entry'])[:12]}"
+        self.place.say(f"{self.run}: {asked['kind']}, round {asked['round']}: {said}")
+
+
+class Agent:
+    """Polls, and gives each run's assignments to its worker."""
+
+    def __init__(self, home: SiteHome, app: Path, sources: Mapping[str, str], say: Say) -> None:
+        """Check what the operator gave: ConfigError if it is not there. Nothing is dialled yet."""
+        for name, path in sources.items():
+            if not Path(path).exists():
+                raise ConfigError(
+                    f"--source {name}={path}: there is no such file or folder",
+                    hint="name the data as this machine has it",
+                )
+        if not app.is_dir():
+            raise ConfigError(f"--app {app} is no folder", hint="name the folder of the app")
+        self.home, self.stopping, self._say = home, threading.Event(), say
+        self.name = home.enrolled().name
+        self.workers = dict[str, Worker]()
+        self._how = (app.absolute(), {n: str(Path(p).absolute()) for n, p in sources.items()})
+        self.last_error, self.is_online = "", False
+
+    def say(self, text: str) -> None:
+        """Append a line to the site's log, and show it."""
+        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "said": text})
+        log = os.open(self.home.folder / "log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with open(log, "a") as file:
+            file.write(line + "\n")
+        self._say(text)
+
+    def run(self) -> None:
+        """Serve until :meth:`stop`; what the coordinator does not answer is asked again."""
+        record = ReleaseLog(self.home.folder / "releases.jsonl")
+        pause, place, version = 0.0, None, ""
+        try:
+            while not self.stopping.is_set():
+                try:
+                    if place is None:
+                        place = self._place(record)
+                    version = self._poll(place, version)
+                    pause = 0.0
+                except TransportError as error:
+                    self._offline(error)
+                    version, pause = "", min(max(2 * pause, 0.5), LONGEST_PAUSE_S)
+                    self.stopping.wait(SystemRandom().uniform(pause / 2, pause))
+        finally:
+            for worker in self.workers.values():
+                worker.close()
+            record.close()
+
+    def stop(self) -> None:
+        """End soon; runs go on at the next start."""
+        self.stopping.set()
+
+    def _place(self, record: ReleaseLog) -> Place:
+        app, sources = self._how
+        return Place(
+            self.home, app, sources, dial(self.home), record, self.say,
+            lambda: not self.stopping.is_set(),
+        )  # fmt: skip
+
+    def _poll(self, place: Place, version: str) -> str:
+        if is_due(self.home):
+            renew(self.home, place.line)
+        doing = "; ".join(worker.doing for worker in self.workers.values() if worker.doing)
+        wait = POLL_S if version else 0
+        asked = {"have": version, "wait": wait, "doing": doing[:200]}
+        told: Any = place.line.request("POST", "/v1/poll", asked).json()
+        if not self.is_online:
+            self.say(f"{self.name} is on line")
+            self.is_online, self.last_error = True, ""
+        self._hand_out(place, told["assignments"])
+        self._note()
+        return told["version"]
+
+    def _hand_out(self, place: Place, found: list[Assigned]) -> None:
+        by_run: dict[str, list[Assigned]] = {run: [] for run in self.workers}
+        for asked in found:
+            by_run.setdefault(asked["run"], []).append(asked)
+        for run, asked in by_run.items():
+            worker = self.workers.get(run)
+            if worker is None or (worker.is_over and asked):
+                worker = self.workers[run] = Worker(place, run)
+            worker.offer(asked)
+        for run in [run for run, worker in self.workers.items() if worker.is_over]:
+            del self.workers[run]
+
+    def _offline(self, error: TransportError) -> None:
+        if self.is_online or str(error) != self.last_error:
+            self.say(f"{self.name} is off line: {error}")
+        self.is_online, self.last_error = False, str(error)
+        self._note()
+
+    def _note(self) -> None:
+        self.home.note(
+            {
+                "name": self.name,
+                "pid": os.getpid(),
+                "at": time.time(),
+                "online": self.is_online,
+                "error": self.last_error,
+                "runs": {run: worker.doing for run, worker in self.workers.items()},
+            }
+        )

@@ -1,0 +1,110 @@
+"""The dry run of a run file at a site: everything that would stop it, before round 1, at home.
+
+It sends nothing but the agent's usual greeting; what it finds in the data stays on the screen.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hanse.config.application import digest, manifest
+from hanse.config.parse import parse
+from hanse.config.runfile import RunFile
+from hanse.core import canonical
+from hanse.data.schema import Schema
+from hanse.errors import ConfigError, HanseError
+from hanse.names import resolve
+from hanse.sim.population import Sites
+from hanse.sim.run import Run
+from hanse.sim.station import station_of
+from hanse.site.contract import (
+    Check,
+    check_batch,
+    check_clock,
+    check_disk,
+    check_policy,
+    check_source,
+    space_needed,
+)
+from hanse.site.enrol import dial
+from hanse.site.home import SiteHome
+from hanse.site.verdict import Request, Situation, verdict
+from hanse.site.work import is_loopback
+
+
+def dry_run(home: SiteHome, run_file: Path, sources: Mapping[str, str]) -> list[Check]:
+    """Return every check with what it found; the first failure does not hide the next ones."""
+    file = parse(run_file)
+    rows = [_attempt("app", lambda: _app(file))]
+    run: Run | None = None
+    if rows[-1].ok:
+        run = file.load()
+        rows += [*_policy(home, run, sources), *_data(home, file, run, sources)]
+        rows.append(check_disk(home.folder, space_needed(run.spec)))
+    rows.append(_attempt("coordinator", lambda: _greet(home)))
+    return rows
+
+
+def _attempt(name: str, act: Callable[[], str | Check]) -> Check:
+    try:
+        found = act()
+    except HanseError as error:
+        return Check(name, False, str(error), error.hint)
+    return found if isinstance(found, Check) else Check(name, True, found, "")
+
+
+def _app(file: RunFile) -> str:
+    run = file.load()
+    return f"{len(run.app)} files, digest {digest(manifest(file.folder, file.files))[:16]}…"
+
+
+def _policy(home: SiteHome, run: Run, sources: Mapping[str, str]) -> list[Check]:
+    enrolled, policy = home.enrolled(), home.rules()
+    if policy is not None:
+        policy = policy.with_sources(sources)
+    situation = Situation(
+        coordinator=enrolled.coordinator,
+        roster="" if policy is None else policy.roster,
+        installed=canonical.digest(dict(run.app)),
+        on_loopback=is_loopback(enrolled.url),
+    )
+    return check_policy(verdict(policy, Request.of(run.spec, situation)))
+
+
+def _data(home: SiteHome, file: RunFile, run: Run, sources: Mapping[str, str]) -> list[Check]:
+    site = home.enrolled().name
+    paths = _paths(home, sources)
+    rows = list[Check]()
+    if file.contract is not None:
+        schema: Any = resolve(file.contract, file.folder, "contract")
+        if not isinstance(schema, Schema):
+            raise ConfigError(
+                f"{file.contract} is no schema", hint="name a hanse.Schema in the app"
+            )
+        if schema.source in paths:
+            rows += check_source(schema, Path(paths[schema.source]))
+        else:
+            said = f"this site has no source {schema.source}"
+            rows.append(Check("data", False, said, f"--source {schema.source}=PATH"))
+    function: Any = resolve(file.data, file.folder, "data")
+    named = {name: Path(path) for name, path in paths.items()}
+    population = Sites(function, [site], named, run.seed)
+    station = station_of(run, run.spec)
+    station.population = population
+    return [*rows, check_batch(lambda: station.data(site))]
+
+
+def _paths(home: SiteHome, sources: Mapping[str, str]) -> dict[str, str]:
+    policy = home.rules()
+    if policy is None:
+        return dict(sources)
+    with_all = policy.with_sources(sources)
+    return with_all.sources_for(with_all.sources)
+
+
+def _greet(home: SiteHome) -> Check:
+    line = dial(home)
+    before = time.time()
+    told: Any = line.connection.request("GET", "/v1/about").json()
+    return check_clock((before + time.time()) / 2 - float(told["time"]))

@@ -1,0 +1,77 @@
+"""Joining a federation, and staying in it: keys are made here and never leave (protocol §4)."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hanse.errors import ConfigError, ProtocolError
+from hanse.net.authority import certificate_expiry, make_request
+from hanse.net.client import Connection, fetch_authority
+from hanse.net.invitations import Token
+from hanse.net.keys import IdentityKey, write_private
+from hanse.net.session import SignedConnection
+from hanse.net.words import site_words
+from hanse.site.home import SITE, Enrolled, SiteHome
+
+HALF = timedelta(hours=12)
+
+
+def join(home: SiteHome, url: str, name: str, token: str) -> str:
+    """Enrol at the coordinator with a token; return the six words that stand for this site.
+
+    An interrupted join is taken up by the same token. Raises ConfigError for a folder that is a
+    site already, a token that is damaged, expired or used, a coordinator that is not the token's.
+    """
+    if (home.folder / SITE).exists():
+        raise ConfigError(
+            f"{home.folder} is the site {home.enrolled().name} already",
+            hint="give another --home to join as another site",
+        )
+    invitation = Token.parse(token)
+    home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = fetch_authority(url, invitation.ca_fingerprint)
+    key = _identity(home.identity)
+    private, request = make_request(name)
+    connection = Connection(url, authority)
+    told: Any = connection.request(
+        "POST",
+        "/v1/join",
+        {"name": name, "secret": invitation.secret.hex(), "request": request, "key": key.public},
+    ).json()
+    try:
+        certificate, coordinator = str(told["certificate"]), str(told["key"])
+        federation = str(told["coordinator"])
+    except (KeyError, TypeError) as error:
+        raise ProtocolError("the coordinator's answer to a join is none") from error
+    write_private(home.certificate, (certificate + private).encode(), replace=True)
+    write_private(home.authority, authority.encode(), replace=True)
+    home.keep(Enrolled(name, connection.url, coordinator, federation))
+    return site_words(name, key.public, coordinator)
+
+
+def _identity(path: Path) -> IdentityKey:
+    return IdentityKey.load(path) if path.exists() else IdentityKey.create(path)
+
+
+def dial(home: SiteHome) -> SignedConnection:
+    """Return the way to the coordinator, with a certificate that counts: renewed if need be."""
+    enrolled, key = home.enrolled(), home.key()
+    authority = home.authority.read_text()
+    if is_due(home):
+        bare = Connection(enrolled.url, authority)
+        renew(home, SignedConnection(bare, enrolled.name, key, enrolled.coordinator))
+    connection = Connection(enrolled.url, authority, home.certificate)
+    return SignedConnection(connection, enrolled.name, key, enrolled.coordinator)
+
+
+def is_due(home: SiteHome) -> bool:
+    """Whether the certificate has reached half its life."""
+    return certificate_expiry(home.certificate.read_text()) - datetime.now(UTC) < HALF
+
+
+def renew(home: SiteHome, line: SignedConnection) -> None:
+    """Get another certificate for a new key; the identity key vouches for it."""
+    private, request = make_request(home.enrolled().name)
+    told: Any = line.request("POST", "/v1/renew", {"request": request}).json()
+    write_private(home.certificate, (str(told["certificate"]) + private).encode(), replace=True)
+    line.connection.reload()

@@ -1,0 +1,179 @@
+"""The process in which a run's own code executes at a site: it has the data, and no network.
+
+The agent starts one per run and talks to it in JSON over a socket pair; vectors lie in files. It
+trains with the simulator's own station, so that a site has the simulator's bits.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hanse.config.specification import Specification, layout_json, read_layout, read_spec
+from hanse.core.frames import Frame, model_frame, share_frame
+from hanse.core.layout import Vector
+from hanse.core.step import Refused
+from hanse.core.sums import on_wire
+from hanse.core.work import Train
+from hanse.errors import ConfigError, HanseError, TaskError
+from hanse.names import resolve
+from hanse.sim.files import flat, nested_of, read_tensors, write_tensors, write_whole
+from hanse.sim.messages import preserve, quiet, receive, send
+from hanse.sim.population import Sites
+from hanse.sim.station import Kept, Station
+from hanse.train.local import Task
+
+KEPT = "kept.safetensors"
+PROVISIONAL = "provisional.safetensors"
+
+
+class Job:
+    """One run's code and data at one site, between two messages of the agent."""
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        """Import the app, check that its task is the spec's, open the data.
+
+        ``told``: ``app``, ``store`` (folders), ``site``, ``sources``, ``spec``, ``layout``.
+        """
+        self.site, self.store = str(told["site"]), Path(told["store"])
+        self.read: Specification = read_spec(told["spec"], read_layout(told["layout"]))
+        spec, folder = self.read.spec, Path(told["app"])
+        task: Task = resolve(spec.task, folder, "task")
+        check_task(task, self.read)
+        self.exactly = ExitStack()
+        self.fingerprint = self.exactly.enter_context(task.exactly(spec.local.threads))
+        sources = {name: Path(path) for name, path in told["sources"].items()}
+        sites = Sites(resolve(spec.data, folder, "data"), [self.site], sources, spec.seed)
+        self.station = Station(task.kernel(), sites, spec.bound, spec.seed)
+        self.work = Train(spec.local, self.read.strategy.correction)
+        self.kept_round, self.pending = 0, 0
+        self._load()
+        self.rows = self.station.data(self.site)[0].n
+
+    def _load(self) -> None:
+        """Read what this site keeps between rounds, and what it would keep of its last report."""
+        for name in (KEPT, PROVISIONAL):
+            if not (self.store / name).exists():
+                continue
+            tensors, facts = read_tensors(self.store / name)
+            kept: Kept = nested_of("kept", tensors)
+            if name == KEPT:
+                self.station.kept, self.kept_round = kept, facts["round"]
+            else:
+                self.station.provisional, self.pending = kept, facts["round"]
+
+    def settle(self, round: int, counted: bool) -> None:
+        """Keep or forget what was provisional of ``round``; a second time does nothing."""
+        if round == self.pending and round > self.kept_round:
+            self.station.commit([self.site] if counted else [])
+            if counted:
+                self._write(KEPT, self.station.kept, round)
+                self.kept_round = round
+            (self.store / PROVISIONAL).unlink(missing_ok=True)
+
+    def _write(self, name: str, kept: Kept, round: int) -> None:
+        if kept:
+            write_tensors(self.store / name, flat("kept", kept), {"round": round})
+
+    def train(self, round: int, model: Path, announced: Mapping[str, Any], out: Path) -> str:
+        """Train, and write the share's frame to ``out``; return why it is refused, or nothing."""
+        start = self._vector(model)
+        share = self.station.share(start, self.site, self.work, round, announced)
+        if isinstance(share, Refused):
+            return share.reason
+        self._write(PROVISIONAL, self.station.provisional, round)
+        self.pending = round
+        wired = on_wire(share.vector, share.scale)
+        arrays = {"model": wired, "scalars": share.scalars, **share.extras}
+        frame = share_frame(self.read.spec.bound)
+        write_whole(out, bytes(frame.pack({n: arrays[n] for n, _, _ in frame.tensors})))
+        return ""
+
+    def evaluate(self, round: int, model: Path, out: Path) -> str:
+        """Evaluate, and write the counts' frame to ``out``; return why there are none."""
+        counts = self.station.evaluate(self._vector(model), [self.site], round)
+        if self.site not in counts:
+            return "no test data"
+        packed = self.read.spec.tally.pack(counts[self.site])
+        if isinstance(packed, Refused):
+            return packed.reason
+        write_whole(out, bytes(counts_frame(self.read).pack({"scalars": packed})))
+        return ""
+
+    def _vector(self, path: Path) -> Vector:
+        content = np.fromfile(path, dtype=np.uint8)
+        return model_frame(self.read.spec.layout).unpack(content.data)["vector"]
+
+
+def counts_frame(read: Specification) -> Frame:
+    """Return the frame of one site's evaluation counts."""
+    return Frame((("scalars", "int64", read.spec.tally.scalars_size),))
+
+
+def check_task(task: Any, read: Specification) -> None:
+    """Raise ConfigError or TaskError unless ``task`` is what the spec was made from."""
+    if not (hasattr(task, "describe") and hasattr(task, "kernel")):
+        raise ConfigError(f"{read.spec.task} is no task", hint="name a TorchTask")
+    layout, _ = task.describe(read.spec.seed)
+    if layout_json(layout) != layout_json(read.spec.layout):
+        raise TaskError(
+            f"{read.spec.task} makes another model here than where the run was submitted",
+            hint="look for what its shape depends on: a file, a version, an environment variable",
+        )
+    names = [scalar.name for scalar in task.training_scalars()]
+    metrics = [metric.name for metric in task.metrics]
+    if names != [s.name for s in read.spec.training] or metrics != [m.name for m in read.metrics]:
+        raise TaskError(
+            f"{read.spec.task} reports other numbers here than where the run was submitted",
+            hint="look for what its metrics or reports depend on",
+        )
+
+
+def answer(job: Job, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what one message says."""
+    match told["do"]:
+        case "settle":
+            job.settle(told["round"], told["counted"])
+            return {}
+        case "train":
+            paths = Path(told["model"]), Path(told["out"])
+            return {"refused": job.train(told["round"], paths[0], told["announced"], paths[1])}
+        case "evaluate":
+            return {"refused": job.evaluate(told["round"], Path(told["model"]), Path(told["out"]))}
+        case other:
+            raise ValueError(f"a job cannot {other}")
+
+
+def serve(pipe: Connection) -> None:
+    """Answer messages until the agent closes its end. The first one opens the job."""
+    job: Job | None = None
+    while True:
+        told, _ = receive(pipe)
+        try:
+            if job is None:
+                job = Job(told)
+                said: dict[str, Any] = {"fingerprint": job.fingerprint, "rows": job.rows}
+            else:
+                said = answer(job, told)
+        except HanseError as error:
+            said = {"error": preserve(error)}
+        send(pipe, said)
+
+
+def main() -> None:
+    """Serve on the socket whose number is the only argument."""
+    quiet()
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        sys.stdout.flush()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

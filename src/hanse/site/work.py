@@ -1,0 +1,295 @@
+"""One run at one site: what is asked is checked, done in the job's process, and released or not.
+
+Everything that leaves goes through the gate. What went wrong is told to the coordinator as a code
+and a phase; the rest stays here, unless the site's policy releases reasons.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hanse.config.application import difference, digest, freeze, manifest, read_manifest, thaw
+from hanse.config.specification import Specification, read_layout, read_spec
+from hanse.core import canonical
+from hanse.core.frames import model_frame
+from hanse.errors import HanseError, ProtocolError, TransportError
+from hanse.net.session import SignedConnection
+from hanse.net.transfer import download, upload
+from hanse.site.gate import Expected, Gate, Released, Withheld
+from hanse.site.home import SiteHome
+from hanse.site.ledger import NoBudget
+from hanse.site.policy import Policy
+from hanse.site.process import JobProcess
+from hanse.site.releases import Occasion, ReleaseLog
+from hanse.site.verdict import Request, Situation, verdict
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all runs at a site share: its folder, its app, its sources, its way out."""
+
+    home: SiteHome
+    app: Path
+    sources: Mapping[str, str]
+    line: SignedConnection
+    record: ReleaseLog
+    say: Say
+    keep_going: Callable[[], bool]
+
+    def policy(self) -> Policy | None:
+        """Return the policy as it is on disk now, with the operator's sources."""
+        found = self.home.rules()
+        return None if found is None else found.with_sources(self.sources)
+
+
+class NotPermitted(Exception):
+    """The site's policy, or its app folder, refuses the run; ``reasons`` are facts of the spec."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class SiteRun:
+    """A run's spec, its job, and its files, at this site."""
+
+    def __init__(self, place: Place, run: str) -> None:
+        """Nothing is asked or started yet."""
+        self.place, self.run, self.folder = place, run, place.home.run(run)
+        self.name = place.home.enrolled().name
+        self.job: JobProcess | None = None
+        self.read: Specification | None = None
+        self.fingerprint = ""
+
+    def open(self) -> None:
+        """Read the spec, check it against policy and app, start the job; once."""
+        if self.job is not None:
+            return
+        told: Any = self.place.line.request("GET", f"/v1/runs/{self.run}/spec").json()
+        read = read_spec(told["spec"], read_layout(told["layout"]))
+        if self.name not in read.spec.clients:
+            raise ProtocolError(f"{self.run} is not a run of {self.name}")
+        policy = self._checked(read, told)
+        self.read = read
+        app = self.folder / "app"
+        if app.exists():
+            thaw(app)
+        freeze(self.place.app, read.spec.app, app)
+        job = JobProcess(self.folder / "output.log")
+        try:
+            opened = job.ask(
+                {
+                    "app": str(app),
+                    "store": str(self.folder),
+                    "site": self.name,
+                    "sources": policy.sources_for(read.spec.sources),
+                    "spec": told["spec"],
+                    "layout": told["layout"],
+                }
+            )
+        except BaseException:
+            job.close()
+            raise
+        self.job, self.fingerprint = job, str(opened["fingerprint"])
+        self.place.say(f"{self.run}: opened, {opened['rows']} rows to train on")
+
+    def _checked(self, read: Specification, told: Mapping[str, Any]) -> Policy:
+        """Return the policy if it permits the run; NotPermitted with every reason."""
+        spec, policy = read.spec, self.place.policy()
+        extra = [path for path in spec.app if not path.endswith(".py")]
+        here = manifest(self.place.app, extra)
+        odd = difference(read_manifest(spec.app), here)
+        enrolled = self.place.home.enrolled()
+        situation = Situation(
+            coordinator=enrolled.coordinator,
+            roster=canonical.digest(told["roster"]),
+            installed=digest(here),
+            simulated=bool(told["simulated"]),
+            on_loopback=is_loopback(enrolled.url),
+        )
+        reasons = [] if odd is None else [odd]
+        refusals = verdict(policy, Request.of(spec, situation))
+        reasons += [one.said for one in refusals if odd is None or one.rule != "app"]
+        if reasons or policy is None:
+            raise NotPermitted(reasons)
+        return policy
+
+    def token(self) -> str:
+        """Return a digest of all that a refusal depends on: asked again, it is answered anew."""
+        policy = self.place.home.policy
+        try:
+            files: Mapping[str, str] = manifest(self.place.app)
+        except HanseError as error:
+            files = {"": str(error)}
+        text = policy.read_text() if policy.exists() else ""
+        sources = {name: _stamp(path) for name, path in self.place.sources.items()}
+        return canonical.digest({"app": dict(files), "policy": text, "sources": sources})
+
+    # --- the four questions
+
+    def prepare(self) -> dict[str, Any]:
+        """Return the answer to ``prepare``."""
+        try:
+            self.open()
+        except NotPermitted as refused:
+            return {"accepted": False, "reasons": refused.reasons}
+        except TransportError:
+            raise
+        except HanseError as error:
+            return {"accepted": False, "reasons": [self._said(error, "preparing")]}
+        return {"accepted": True, "fingerprint": self.fingerprint}
+
+    def train(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer ``train``; return the receipt."""
+        return self._release(asked, "update", "train", announced=asked["body"]["announced"])
+
+    def evaluate(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer ``evaluate``; return the receipt."""
+        return self._release(asked, "counts", "evaluate")
+
+    def finish(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the final model, end the job, and remove what was only needed for the run."""
+        if asked["blob"] is not None:
+            if self.read is None:
+                told: Any = self.place.line.request("GET", f"/v1/runs/{self.run}/spec").json()
+                self.read = read_spec(told["spec"], read_layout(told["layout"]))
+            self._settle(asked)
+            keep_model(self.read, self._model(asked), self.folder / "model.safetensors")
+        self.close()
+        if (self.folder / "app").exists():
+            thaw(self.folder / "app")
+        for left in self.folder.glob("*.frame*"):
+            left.unlink()
+        return self.post(asked, {})
+
+    def _release(
+        self, asked: Mapping[str, Any], what: Any, kind: str, **more: Any
+    ) -> dict[str, Any]:
+        occasion = Occasion(self.run, asked["round"], what)
+        try:
+            self.open()
+            self._settle(asked)
+            out = self.folder / f"{asked['round']}-{kind}.frame"
+            refused = "" if out.exists() else self._compute(asked, kind, out, more)
+            gate, expected = self._gate(kind)
+            if refused:
+                found = gate.withhold(occasion, refused)
+            else:
+                found = gate.release(occasion, out, expected)
+        except NotPermitted as refused_now:
+            return self.post(asked, {"refused": "; ".join(refused_now.reasons)})
+        except TransportError:
+            raise
+        except HanseError as error:
+            return self.post(asked, {"failed": self._said(error, kind)})
+        return self._leave(asked, kind, found, occasion, gate)
+
+    def _compute(
+        self, asked: Mapping[str, Any], kind: str, out: Path, more: Mapping[str, Any]
+    ) -> str:
+        """Let the job train or evaluate into ``out``; return why there is nothing, or nothing."""
+        assert self.job is not None
+        for left in self.folder.glob(f"*-{kind}.frame"):
+            left.unlink()
+        told = {"do": kind, "round": asked["round"], "model": str(self._model(asked)), **more}
+        return self.job.ask({**told, "out": str(out)})["refused"]
+
+    def _leave(
+        self,
+        asked: Mapping[str, Any],
+        kind: str,
+        found: Released | Withheld,
+        occasion: Occasion,
+        gate: Gate,
+    ) -> dict[str, Any]:
+        if isinstance(found, Withheld):
+            self.place.say(f"{self.run}: round {asked['round']}: refused: {found.reason}")
+            return self.post(asked, {"refused": found.said})
+        assert isinstance(found.content, Path)
+        path = f"/v1/runs/{self.run}/{asked['round']}/{kind}"
+        receipt: Any = upload(
+            self.place.line, path, {}, found.content, found.listing,
+            keep_going=self.place.keep_going,
+        )  # fmt: skip
+        gate.arrived(occasion)
+        return receipt
+
+    def _gate(self, kind: str) -> tuple[Gate, Expected]:
+        policy = self.place.policy()
+        if policy is None or self.read is None:
+            raise NotPermitted(["this site has no policy"])
+        spec = self.read.spec
+        bound = spec.bound if kind == "train" else spec.tally
+        return Gate(policy, NoBudget(), self.place.record), Expected(bound)
+
+    def _settle(self, asked: Mapping[str, Any]) -> None:
+        settled = asked["settled"]
+        if settled is not None and self.job is not None:
+            self.job.ask({"do": "settle", **settled})
+
+    def _model(self, asked: Mapping[str, Any]) -> Path:
+        """Return the file of the model that an assignment names, fetched if it is not here."""
+        assert self.read is not None
+        path = self.folder / f"model-{asked['blob'][:16]}.frame"
+        if not path.exists():
+            for old in self.folder.glob("model-*.frame*"):
+                old.unlink()
+            most = model_frame(self.read.spec.layout).size
+            line, go = self.place.line, self.place.keep_going
+            download(line, asked["blob"], path, most=most, keep_going=go)
+        return path
+
+    def post(self, asked: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer an assignment without a blob; return the receipt."""
+        path = f"/v1/runs/{self.run}/{asked['round']}/{asked['kind']}"
+        told: Any = self.place.line.request("POST", path, {"body": body, "listing": None}).json()
+        return told["receipt"]
+
+    def _said(self, error: HanseError, doing: str) -> str:
+        """Return what the coordinator is told of an error; the site's own log has all of it."""
+        self.place.say(f"{self.run}: {doing}: [{error.code}] {error}")
+        policy = self.place.policy()
+        if policy is not None and "reasons" in policy.release:
+            return f"[{error.code}] {error}"
+        phase = getattr(error, "phase", "") or doing
+        return f"[{error.code}] {phase} failed; the site's operator sees why: hanse site status"
+
+    def close(self) -> None:
+        """End the job."""
+        if self.job is not None:
+            self.job.close()
+            self.job = None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether ``url`` leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _stamp(path: str) -> str:
+    """Return what changes when a source is put in place or replaced."""
+    try:
+        found = Path(path).stat()
+        return f"{found.st_mtime_ns} {found.st_size}"
+    except OSError:
+        return "missing"
+
+
+def keep_model(read: Specification, frame: Path, path: Path) -> None:
+    """Write the model in ``frame`` as named tensors, in the safetensors format."""
+    import numpy as np
+
+    from hanse.sim.output import save_model
+
+    content = np.fromfile(frame, dtype=np.uint8)
+    vector = model_frame(read.spec.layout).unpack(content.data)["vector"]
+    save_model(path, read.spec.layout, vector, read.spec.hash)
