@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from hanse.config.specification import Specification, layout_json, read_layout, read_spec
-from hanse.core.frames import Frame, model_frame, share_frame
+from hanse.core import seeds
+from hanse.core.frames import model_frame, share_frame
 from hanse.core.layout import Vector
 from hanse.core.step import Refused
 from hanse.core.sums import on_wire
@@ -30,6 +31,8 @@ from hanse.train.local import Task
 
 KEPT = "kept.safetensors"
 PROVISIONAL = "provisional.safetensors"
+WORTH_COMPILING = 2**20
+"""Coordinates from which on numba's kernels repay the second that their import takes; same bits."""
 
 
 class Job:
@@ -43,6 +46,8 @@ class Job:
         self.site, self.store = str(told["site"]), Path(told["store"])
         self.read: Specification = read_spec(told["spec"], read_layout(told["layout"]))
         spec, folder = self.read.spec, Path(told["app"])
+        if spec.layout.size < WORTH_COMPILING:
+            os.environ["HANSE_NUMBA"] = "0"
         task: Task = resolve(spec.task, folder, "task")
         check_task(task, self.read)
         self.exactly = ExitStack()
@@ -99,20 +104,19 @@ class Job:
         counts = self.station.evaluate(self._vector(model), [self.site], round)
         if self.site not in counts:
             return "no test data"
-        packed = self.read.spec.tally.pack(counts[self.site])
-        if isinstance(packed, Refused):
-            return packed.reason
-        write_whole(out, bytes(counts_frame(self.read).pack({"scalars": packed})))
+        tally = self.read.spec.tally
+        nothing = np.zeros(0, dtype=self.read.spec.layout.dtype)
+        share, _ = tally.encode(
+            nothing, counts[self.site], lambda purpose: seeds.stream(0, purpose)
+        )
+        if isinstance(share, Refused):
+            return share.reason
+        write_whole(out, bytes(share_frame(tally).pack({"scalars": share.scalars})))
         return ""
 
     def _vector(self, path: Path) -> Vector:
         content = np.fromfile(path, dtype=np.uint8)
         return model_frame(self.read.spec.layout).unpack(content.data)["vector"]
-
-
-def counts_frame(read: Specification) -> Frame:
-    """Return the frame of one site's evaluation counts."""
-    return Frame((("scalars", "int64", read.spec.tally.scalars_size),))
 
 
 def check_task(task: Any, read: Specification) -> None:
