@@ -20,13 +20,18 @@ FLOORS = (
     "train data",
     "sim config names report",
     "net site coordinator evidence",
-    "advise cli dashboard",
+    "advise cli dashboard up",
     "__init__ __main__",  # the door: above all floors
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 APART = FLOORS[2].split()  # none of these imports another
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIRED = {re.split(r"\W", requirement)[0] for requirement in PROJECT["dependencies"]}
+EXTRAS = {
+    "net": {"urllib3", "starlette", "uvicorn", "uvloop", "httptools"},
+    "coordinator": {"sqlalchemy", "alembic", "starlette"},
+}
+"""What only those parts load that an extra of their own installs."""
 EVERYWHERE = {*sys.stdlib_module_names, "hanse"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -104,7 +109,28 @@ def test_loading_a_module_imports_no_optional_package():
             continue  # the adapter itself: nothing but its user imports it
         tree = ast.parse(file.read_text())
         loaded = {module.split(".")[0] for module in imports(tree, at_load=True)}
-        assert loaded <= EVERYWHERE | REQUIRED, file
+        assert loaded <= EVERYWHERE | REQUIRED | EXTRAS.get(part(file), set()), file
+
+
+def test_the_command_line_says_which_extra_a_command_needs():
+    script = (
+        "import sys; sys.modules['urllib3'] = None\n"
+        "from hanse.cli.app import main; sys.exit(main(['login', 'https://x:1', '--name', 'a']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "hanse login needs urllib3" in done.stderr
+    assert "pip install 'hanse[site]'" in done.stderr
+
+
+def test_help_is_there_without_extras():
+    script = (
+        "import sys; sys.modules['urllib3'] = None\n"
+        "from hanse.cli.app import main; sys.exit(main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "explain" in done.stdout
 
 
 def test_hanse_and_its_command_line_load_without_torch():

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hanse.core.spec import Evaluation, Quorum, RunSpec
     from hanse.core.weight import Weight
     from hanse.core.work import LocalTraining
+    from hanse.data.schema import AtLeast, Category, Integer, Number, Schema
     from hanse.data.site import Site
     from hanse.errors import (
         BudgetError,
@@ -43,7 +44,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "All",
+    "AtLeast",
     "BudgetError",
+    "Category",
     "Clip",
     "ConfigError",
     "DataError",
@@ -52,7 +55,9 @@ __all__ = [
     "FixedSize",
     "GaussianNoise",
     "HanseError",
+    "Integer",
     "LocalTraining",
+    "Number",
     "Pipeline",
     "PipelineError",
     "Poisson",
@@ -61,6 +66,7 @@ __all__ = [
     "Result",
     "Run",
     "RunSpec",
+    "Schema",
     "Site",
     "Strategy",
     "Sum",
@@ -89,6 +95,7 @@ _HOMES = {
     "hanse.core.spec": ("Evaluation", "Quorum", "RunSpec"),
     "hanse.core.weight": ("Weight",),
     "hanse.core.work": ("LocalTraining",),
+    "hanse.data.schema": ("AtLeast", "Category", "Integer", "Number", "Schema"),
     "hanse.data.site": ("Site",),
     "hanse.errors": tuple(name for name in __all__ if name.endswith("Error")),
     "hanse.privacy": ("Clip", "GaussianNoise"),

@@ -27,7 +27,7 @@ from hanse.net.account import Account, fetch, history, news, submit
 from hanse.net.client import Connection
 from hanse.net.keys import read_private
 from hanse.report.environment import environment
-from hanse.sim.output import Folder
+from hanse.sim.output import Folder, note_origin
 from hanse.sim.result import result_json
 from hanse.sim.run import Callback, Run
 from hanse.site.enrol import join
@@ -223,6 +223,7 @@ def _follow(
     if told["outcome"] != "done":
         raise ConfigError(f"the run {told['outcome']}: {told['why'][0]}", hint="see its log")
     result = bring_home(line, id, out)
+    note_origin(out, run.references)
     for callback in callbacks:
         callback.on_end(result)  # pyright: ignore[reportArgumentType] -- views look at no field
     return result

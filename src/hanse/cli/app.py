@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "hanse.cli.model:predict_command",
     "export": "hanse.cli.model:export_command",
     "report": "hanse.cli.report:report_command",
+    "replay": "hanse.cli.replay:replay_command",
     "up": "hanse.cli.up:up_command",
     "login": "hanse.cli.federation:login_command",
     "submit": "hanse.cli.federation:submit_command",
@@ -39,6 +40,15 @@ COMMANDS = {
 """Command → where it is. A site's agent imports its own and no other: it starts in a moment."""
 
 
+EXTRA = {
+    **dict.fromkeys(("login", "submit", "status", "why", "logs", "stop", "download"), "site"),
+    "up": "coordinator",
+}
+"""Command → the extra that it needs, where that is not its own name."""
+OF_EXTRAS = ("urllib3", "sqlalchemy", "alembic", "starlette", "uvicorn", "uvloop", "httptools")
+"""Packages that come with the extras ``site`` and ``coordinator``."""
+
+
 def load(*names: str) -> None:
     """Import these commands and add them to the door, once."""
     known = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
@@ -46,7 +56,12 @@ def load(*names: str) -> None:
         module, _, attribute = COMMANDS[name].partition(":")
         if name in known:
             continue
-        found: Any = getattr(import_module(module), attribute)
+        try:
+            found: Any = getattr(import_module(module), attribute)
+        except ModuleNotFoundError:
+            if len(names) > 1:
+                continue  # a list of commands leaves out what is not installed
+            raise
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
@@ -94,6 +109,12 @@ def main(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         err().print("Interrupted.")
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        if error.name not in OF_EXTRAS:
+            return fail_inside(error, debug=debug)
+        what = f"hanse {first} needs {error.name}, which is not installed"
+        fail(ConfigError.code, what, f"pip install 'hanse[{EXTRA.get(first, first)}]'")
+        return ConfigError.exit_status
     except Exception as error:
         return fail_inside(error, debug=debug)
     return status if isinstance(status, int) else 0

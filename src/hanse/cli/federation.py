@@ -97,7 +97,7 @@ def _follow(id: str) -> None:
     for told in news(line, id):
         stage = told["outcome"] or told["stage"]
         said = f"{id}: {stage}, round {told['round']}/{told['rounds']}"
-        reasons = told["why"] if stage in ("preparing", "failed", "stopped") else []
+        reasons: list[str] = told["why"] if stage in ("preparing", "failed", "stopped") else []
         said += "".join(f"\n  {reason}" for reason in reasons)
         if said != seen:
             console.print(Text(said), soft_wrap=True)

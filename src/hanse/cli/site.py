@@ -104,7 +104,8 @@ def status(folder: HomeOption = None, debug: Debug = False) -> None:
         console.print("The agent has not run yet: hanse site start --app DIR")
         return
     age = time.time() - told["at"]
-    state = "on line" if told["online"] and age < 60 else f"not heard of for {age:.0f} s"
+    state = "on line" if told["online"] else "off line"
+    state = state if age < 60 else f"not heard of for {age:.0f} s"
     console.print(f"agent (pid {told['pid']}): {state} {told['error']}", soft_wrap=True)
     for run, doing in told["runs"].items():
         console.print(f"  {doing or f'{run}: waits'}")

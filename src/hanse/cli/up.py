@@ -1,6 +1,7 @@
 """``hanse up``: a run file deployed on this machine, with real processes and real TLS."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def up_command(
     console = out()
     screen = Screen(console, 1)
     view = screen if console.is_terminal else Lines(console, 1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its processes end with it
     try:
         result = up(run, path, () if quiet or as_json else (view,))
     finally:

@@ -147,9 +147,10 @@ async def sites(asked: Asked) -> Json:
 
 
 async def revoke(asked: Asked) -> Json:
-    """Revoke a site or a person, from the next request on."""
+    """Revoke a site, a person or an invitation, from the next request on."""
     office, name = asked.office, asked.path["name"]
-    if name not in office.registry.sites and name not in office.registry.users:
+    invited = {invitation.name for invitation in office.registry.invitations.values()}
+    if name not in {*office.registry.sites, *office.registry.users, *invited}:
         raise Missing(f"nobody is called {name[:80]}")
     if name == asked.who.name:
         raise Conflict("nobody revokes themselves")

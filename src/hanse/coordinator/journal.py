@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -44,6 +44,16 @@ IN_USE = "end the coordinator that runs already, or give this one a journal of i
 
 class JournalBroken(OSError):
     """The journal cannot write any more, or was closed: the append may or may not be durable."""
+
+
+WRITE_FAILED = 74
+"""Exit status after a failed write (EX_IOERR): whoever supervises starts the process again."""
+
+
+def fail_stop(error: OSError) -> NoReturn:
+    """End the process: what is in memory may be ahead of what is on disk."""
+    os.write(2, f"Error: [journal] {error}\n".encode())
+    os._exit(WRITE_FAILED)
 
 
 class Journal:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hanse.config.specification import Specification
 from hanse.coordinator.blobs import BlobStore
-from hanse.coordinator.journal import Journal
+from hanse.coordinator.journal import Journal, JournalBroken, fail_stop
 from hanse.coordinator.receiving import Receiving
 from hanse.coordinator.spool import Room, Spool
 from hanse.coordinator.total import Memory, absorb, fold
@@ -122,10 +122,18 @@ class LiveRun:
             "digest": getattr(event, "digest", ""),
             "entry": hash,
             "seq": seq,
-            "late": event.reason if isinstance(event, events.Late) else None,
+            "late": self._why_late(event),
         }
         self.receipts[key] = receipt
         return receipt
+
+    def _why_late(self, event: events.Event) -> str | None:
+        """Return why an answer that was taken does not count, if it came too late."""
+        if isinstance(event, events.Late):
+            return event.reason
+        if isinstance(event, events.Reported) and isinstance(self.course.opened, rounds.Final):
+            return self.course.opened.discarded.get(event.site)
+        return None
 
     def _keep_best(self, number: int, row: Mapping[str, Any]) -> None:
         """Note the best model so far; a choice by a metric is a release, so not under noise."""
@@ -175,8 +183,8 @@ class LiveRun:
                 raise Conflict(f"{site}: another {kind} of round {round} is there already")
             if course.is_late(self.course, kind, round):
                 reason = f"late: round {round} has ended"
-                late = events.Late(site, round, mark, reason, self.clock.now())
-                return _taken(self.record(late) | {"late": reason})
+                late = events.Late(site, round, kind, mark, reason, self.clock.now())
+                return _taken(self.record(late))
             asked = course.assignments(self.course, site)
             if not any((one.kind, one.round) == (kind, round) for one in asked):
                 raise ProtocolError(f"{site}: {kind} of round {round} was not asked")
@@ -229,7 +237,7 @@ class LiveRun:
             self.receiving.pop(key, None)
             if course.is_late(self.course, key[2], key[1]):
                 reason = f"late: round {key[1]} has ended"
-                late = events.Late(key[0], key[1], receiving.digest, reason, self.clock.now())
+                late = events.Late(*key, receiving.digest, reason, self.clock.now())
                 return _taken(self.record(late))
             return _taken(self.record(self._arrived(key, receiving)))
 
@@ -261,7 +269,7 @@ class LiveRun:
                 reasons = tuple(_line(reason) for reason in told)
                 return events.Declined(site, round, reasons, now)
             case "finish", {**rest} if not rest:
-                return events.Acknowledged(site, mark, now)
+                return events.Acknowledged(site, round, mark, now)
             case "train", {"refused": str(reason), **rest} if not rest:
                 return events.Refused(site, round, mark, _line(reason), now)
             case "train", {"failed": str(reason), **rest} if not rest:
@@ -299,6 +307,18 @@ class LiveRun:
             self.thread.join()
 
     def _work(self) -> None:
+        """Carry the run on; end it, with the reason, if something unforeseen happens."""
+        try:
+            self._carry_on()
+        except JournalBroken:
+            raise
+        except OSError as error:
+            fail_stop(error)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}: this is a bug in Hanse"
+            self._record(events.Concluded("failed", said, self.clock.now()))
+
+    def _carry_on(self) -> None:
         while not self.stopping and self.course.outcome is None:
             before = self.course
             action = course.due(before)
@@ -411,6 +431,10 @@ def _key_of(event: events.Event) -> Key | None:
             return site, number, "train"
         case events.Scored(site, number) | events.Unscored(site, number):
             return site, number, "evaluate"
+        case events.Acknowledged(site, number):
+            return site, number, "finish"
+        case events.Late(site, number, kind):
+            return site, number, kind
         case _:
             return None
 

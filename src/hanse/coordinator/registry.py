@@ -98,6 +98,13 @@ class Registry:
 
 def fold(registry: Registry, kind: str, body: Mapping[str, Any]) -> Registry:
     """Return the registry after an event of the journal; ValueError for one that is none."""
+    try:
+        return _fold(registry, kind, body)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{kind} with {', '.join(body)} is no event of the registry") from error
+
+
+def _fold(registry: Registry, kind: str, body: Mapping[str, Any]) -> Registry:
     match kind:
         case "invited":
             found = Invitation(body["name"], body["role"], body["expires"])
@@ -121,7 +128,8 @@ def fold(registry: Registry, kind: str, body: Mapping[str, Any]) -> Registry:
                 sites[name] = replace(sites[name], revoked=True)
             if name in users:
                 users[name] = replace(users[name], revoked=True)
-            return replace(registry, sites=sites, users=users)
+            kept = {key: one for key, one in registry.invitations.items() if one.name != name}
+            return replace(registry, sites=sites, users=users, invitations=kept)
         case _:
             raise ValueError(f"{kind} is no event of the registry")
 

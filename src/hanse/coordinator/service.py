@@ -1,7 +1,6 @@
 """A coordinator that runs: its parts are opened, served over TLS, and closed again."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
 from hanse.coordinator.blobs import BlobStore
 from hanse.coordinator.home import IDENTITY, Home
-from hanse.coordinator.journal import JournalBroken
+from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
 from hanse.coordinator.routes import router
 from hanse.coordinator.runs import Runs
@@ -24,14 +23,6 @@ from hanse.net.server import Server
 CERTIFICATE = "server.pem"
 DAY = timedelta(hours=24)
 RENEWED_EVERY_S = 600
-WRITE_FAILED = 74
-"""Exit status after a failed write (EX_IOERR): whoever supervises starts the process again."""
-
-
-def fail_stop(broken: JournalBroken) -> None:
-    """End the process: what is in memory may be ahead of what is on disk."""
-    os.write(2, f"Error: [journal] {broken}\n".encode())
-    os._exit(WRITE_FAILED)
 
 
 def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None]) -> None:

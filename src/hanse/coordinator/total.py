@@ -15,7 +15,7 @@ from hanse.config.specification import Specification
 from hanse.coordinator.blobs import BlobStore
 from hanse.coordinator.spool import Upload
 from hanse.core import seeds
-from hanse.core.accelerate import kernels
+from hanse.core.accelerate import kernels_for
 from hanse.core.frames import DTYPES, Frame, model_frame
 from hanse.core.listing import CHUNK
 from hanse.core.pipeline import BoundPipeline
@@ -28,7 +28,7 @@ States = dict[str, dict[str, NDArray[Any]]]
 
 def fold(upload: Upload, frame: Frame, bound: BoundPipeline, into: Accumulator) -> None:
     """Add a complete upload, which has been inspected, to the running sum."""
-    add, grids = kernels().accumulate, bound.grids
+    add, grids = kernels_for(into.vector.size).accumulate, bound.grids
     for number, chunk in enumerate(upload.chunks()):
         for name, first, view in frame.pieces(number * CHUNK, chunk):
             if name == "scalars":
@@ -48,11 +48,10 @@ class Memory:
 
     def store(self, blobs: BlobStore) -> str:
         """Write the memory as a blob; return its id, or nothing where there is none."""
-        named = {f"slot|{name}": array for name, array in self.slots.items()}
+        named = {json.dumps(["slot", name]): array for name, array in self.slots.items()}
         for step, arrays in self.states.items():
             for name, array in arrays.items():
-                shape = ",".join(map(str, array.shape))
-                named[f"state|{step}|{name}|{shape}"] = array.reshape(-1)
+                named[json.dumps(["state", step, name, array.shape])] = array.reshape(-1)
         if not named:
             return ""
         frame = Frame(tuple((name, str(a.dtype), a.size) for name, a in named.items()))
@@ -68,12 +67,11 @@ class Memory:
         view, slots, states = blobs.map(id), dict[str, NDArray[np.float64]](), States()
         frame = _own_frame(view)
         for name, array in frame.unpack(view).items():
-            match name.split("|"):
+            match json.loads(name):
                 case ["slot", slot]:
                     slots[slot] = array.copy()
                 case ["state", step, key, shape]:
-                    sizes = tuple(int(size) for size in shape.split(",") if size)
-                    states.setdefault(step, {})[key] = array.reshape(sizes).copy()
+                    states.setdefault(step, {})[key] = array.reshape(shape).copy()
                 case _:
                     raise ValueError(f"{name} is no part of a memory")
         return Memory(slots, states)

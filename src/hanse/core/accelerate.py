@@ -30,10 +30,23 @@ class Kernels:
     accumulate: Callable[[NDArray[np.int64], Vector, float, int], None]
 
 
+WORTH = 2**20
+"""Coordinates from which on numba's kernels repay the second that their import takes."""
+
+
+def kernels_for(size: int) -> Kernels:
+    """Return the kernels for vectors of ``size``, where few of them are to come."""
+    return kernels() if size >= WORTH else _plain()
+
+
+def _plain() -> Kernels:
+    return Kernels("numpy", sums.norm, sums.accumulate)
+
+
 @cache
 def kernels() -> Kernels:
     """Return numba's kernels where numba is installed and allowed, else NumPy's."""
-    plain = Kernels("numpy", sums.norm, sums.accumulate)
+    plain = _plain()
     if os.environ.get("HANSE_NUMBA", "1") == "0":
         return plain
     try:

@@ -170,7 +170,7 @@ def due(course: Course) -> Action:
             return Absorb(course.round + 1, course.opened, blobs)
         case "evaluating":
             assert course.scoring is not None
-            waits = any(map(course.scoring.is_open, course.members))
+            waits = _is_awaiting(course, course.scoring)
             return Wait(course.scoring.until) if waits else Judge(course.scoring)
         case "training":
             assert isinstance(course.opened, rounds.Open)
@@ -237,10 +237,14 @@ def step(course: Course, event: Event) -> Course:
     course = replace(course, now=now)
     match event:
         case Concluded(outcome, reason):
+            if course.outcome is not None:
+                raise ProtocolError(f"the run has ended already: {course.outcome}")
             return replace(course, outcome=outcome, reason=reason, opened=None, scoring=None)
         case Late():
             return course
         case Acknowledged(site):
+            if course.outcome is None or site not in course.members:
+                raise ProtocolError(f"{site}: the end of a run that has not ended")
             return replace(course, told=course.told | {site})
         case Prepared(site, attempt, fingerprint):
             _check_attempt(course, site, attempt)
@@ -263,7 +267,10 @@ def step(course: Course, event: Event) -> Course:
             scoring = _scoring(course, site, number)
             lacking = {**scoring.lacking, site: reason}
             return replace(course, scoring=replace(scoring, lacking=lacking))
-        case Judged():
+        case Judged(number):
+            scoring = course.scoring
+            if scoring is None or number != scoring.round or _is_awaiting(course, scoring):
+                raise ProtocolError(f"the counts of round {number} are not complete")
             return replace(course, scoring=None)
         case Ticked():
             return _tick(course)
@@ -347,9 +354,14 @@ def _counted(state: rounds.Final) -> Mapping[str, str]:
     return state.counted if isinstance(state, rounds.Done) else {}
 
 
+def _is_awaiting(course: Course, scoring: Scoring) -> bool:
+    return any(map(scoring.is_open, course.members))
+
+
 def _scoring(course: Course, site: str, number: int) -> Scoring:
     scoring = course.scoring
-    if scoring is None or number != scoring.round or not scoring.is_open(site):
+    known = site in course.members
+    if scoring is None or not known or number != scoring.round or not scoring.is_open(site):
         raise ProtocolError(f"{site}: counts for round {number}, which were not asked")
     return scoring
 

@@ -77,10 +77,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """An answer to a round that has ended; it changes nothing."""
+    """An answer of ``kind`` to a round that has ended; it changes nothing."""
 
     site: str
     round: int
+    kind: str
     digest: str
     reason: str
     now: float
@@ -146,9 +147,10 @@ class Concluded:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A site knows that the run has ended, and has its model."""
+    """A site knows that the run has ended after ``round`` rounds, and has its model."""
 
     site: str
+    round: int
     digest: str
     now: float
 
@@ -173,15 +175,24 @@ KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in Event.__a
 
 
 def to_json(event: Event) -> tuple[str, dict[str, Json]]:
-    """Return kind and body of an event, as the journal keeps them."""
-    return type(event).__name__.lower(), asdict(event)
+    """Return kind and body of an event, as the journal keeps them.
+
+    Counts are decimal texts there: a sum may be above 2^53, where JSON's integers end.
+    """
+    body = asdict(event)
+    if isinstance(event, Scored):
+        body["counts"] = [str(count) for count in event.counts]
+    return type(event).__name__.lower(), body
 
 
 def from_json(kind: str, body: Mapping[str, Any]) -> Event:
     """Return the event of :func:`to_json`; ValueError for a kind or a body that is none."""
     if kind not in KINDS or {f.name for f in fields(KINDS[kind])} != set(body):
         raise ValueError(f"{kind} with {', '.join(body)} is no event of a run")
-    return KINDS[kind](**{name: _frozen(value) for name, value in body.items()})
+    values = {name: _frozen(value) for name, value in body.items()}
+    if kind == "scored":
+        values["counts"] = tuple(map(int, values["counts"]))
+    return KINDS[kind](**values)
 
 
 def _frozen(value: Any) -> Any:

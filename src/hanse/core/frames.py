@@ -4,6 +4,7 @@ A receiver knows the header of a frame from the spec, so it compares it instead 
 length, dtype or shape of a peer's is ever believed.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,8 @@ from hanse.core.pipeline import BoundPipeline
 from hanse.errors import ProtocolError
 
 DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
+DTYPES |= {"int32": "I32", "uint64": "U64", "uint8": "U8", "bool": "BOOL"}
+"""Only the first three travel; the coordinator keeps a step's state in any of them."""
 ALIGNMENT = 64
 Bytes = bytes | bytearray | memoryview
 
@@ -34,7 +37,7 @@ class Frame:
         for name, dtype, length in self.tensors:
             end = at + length * np.dtype(dtype).itemsize
             members.append(
-                f'"{name}":{{"dtype":"{DTYPES[dtype]}","shape":[{length}],'
+                f'{json.dumps(name)}:{{"dtype":"{DTYPES[dtype]}","shape":[{length}],'
                 f'"data_offsets":[{at},{end}]}}'
             )
             at = end

@@ -347,4 +347,6 @@ class BoundPipeline:
                 outcome, fresh[step.name] = outcome
             total = outcome
         self.layout.zero_pads(total.vector, self.layout.span("trainable"))
+        if "buffers" in total.extras:
+            self.layout.zero_pads(total.extras["buffers"], self.layout.span("buffer"))
         return total, fresh

@@ -7,7 +7,7 @@ from hanse.core.spec import RunSpec
 
 def plan_of(round: int, spec: RunSpec) -> Plan:
     """Return the plan of a round: its cohort, over-selected, and when it closes."""
-    population, quorum, sampler = spec.clients, spec.quorum, spec.sampler
+    population, quorum, sampler = sorted(spec.clients), spec.quorum, spec.sampler
     asked = sampler
     if isinstance(sampler, FixedSize):
         asked = FixedSize(quorum.asked(sampler.size, len(population)))

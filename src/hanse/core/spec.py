@@ -127,6 +127,8 @@ class RunSpec:
             raise ConfigError(f"rounds = {self.rounds} trains nothing", hint="give rounds >= 1")
         if not self.clients:
             raise ConfigError("the population is empty", hint="name at least one site")
+        if len(set(self.clients)) < len(self.clients):
+            raise ConfigError("a client is named twice", hint="name each client once")
         if self.quorum.minimum > self.cohort:
             raise ConfigError(
                 f"minimum = {self.quorum.minimum} reports, and a cohort has at most "

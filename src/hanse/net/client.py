@@ -8,6 +8,7 @@ asking twice is harmless. A proxy that is named, or that the environment names (
 import hashlib
 import hmac
 import ssl
+import threading
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ CONNECT_S = 15
 ANSWER_S = 60  # more than the 25 s that a poll may wait
 MOST_BODY = 8 * 2**20
 POOLED = 8
+_WARNINGS = threading.Lock()
+"""``catch_warnings`` changes the whole process: one thread at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,7 @@ def fetch_authority(url: str, ca_fingerprint: str, *, proxy: str | None = None) 
     proxy = _proxy_of(url) if proxy is None else proxy
     pool = _pool(url, _credulous(), proxy)
     try:
-        with warnings.catch_warnings():
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore", InsecureRequestWarning)
             response = pool.urlopen(
                 "GET", "/v1/ca", headers={"User-Agent": "hanse"}, retries=False, redirect=False,

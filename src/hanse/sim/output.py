@@ -48,11 +48,7 @@ class Folder:
                 f"cannot make {self.path}: {error.strerror}", hint="give another --out"
             ) from error
         self._describe(spec, environment, partition or _names(spec), promises(spec))
-        source = run.references.get("run_file")
-        if source and Path(source).exists():
-            self._write("run.toml", Path(source).read_text())
-            overrides = json.loads(run.references.get("overrides", "[]"))
-            self._write(ORIGIN, json.dumps({"run_file": source, "overrides": overrides}))
+        note_origin(self.path, run.references)
         rows = self.history()[:resumed]
         self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -120,6 +116,15 @@ class Folder:
 
     def _write(self, name: str, text: str) -> None:
         write_whole(self.path / name, text.encode())
+
+
+def note_origin(folder: Path, references: Mapping[str, str]) -> None:
+    """Keep a copy of the run file in ``folder``, and where it is."""
+    source = references.get("run_file")
+    if source and Path(source).exists():
+        write_whole(folder / "run.toml", Path(source).read_bytes())
+        told = {"run_file": source, "overrides": json.loads(references.get("overrides", "[]"))}
+        write_whole(folder / ORIGIN, json.dumps(told).encode())
 
 
 def _names(spec: RunSpec) -> dict[str, Json]:

@@ -56,6 +56,11 @@ def open_trained(folder: Path, *, best: bool = False, run_file: Path | None = No
     return Trained(file, run, layout.pack(tensors))
 
 
+def run_of(folder: Path, run_file: Path | None = None) -> Run:
+    """Return the run that left ``folder``, from its run file; imports the user's task."""
+    return _run_file(folder, run_file).load()
+
+
 def _instead(folder: Path, *, best: bool) -> str:
     seeds = sorted(path.name for path in folder.glob("seed-*"))
     if seeds:

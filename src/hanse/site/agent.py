@@ -5,10 +5,12 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Any
 
+from hanse.core.canonical import Json
 from hanse.errors import ConfigError, HanseError, TransportError
 from hanse.net.problems import Conflict, Missing
 from hanse.site.enrol import dial, is_due, renew
@@ -20,6 +22,10 @@ POLL_S = 25
 LONGEST_PAUSE_S = 30.0
 RECHECK_S = 2.0
 Assigned = Mapping[str, Any]
+
+
+class Stopped(Exception):
+    """The operator ends the agent while it waits for an answer."""
 
 
 class Worker:
@@ -60,6 +66,9 @@ class Worker:
             except (TransportError, Missing, Conflict) as error:
                 self.place.say(f"{self.doing}: {error}")
                 time.sleep(RECHECK_S / 2)
+            except OSError as error:
+                self.place.say(f"{self.doing}: {of_disk(error)}")
+                time.sleep(RECHECK_S)
             except HanseError as error:
                 self.place.say(f"{self.doing}: [{error.code}] {error}")
                 time.sleep(RECHECK_S)
@@ -106,7 +115,8 @@ class Worker:
                     hint="upgrade this site",
                 )
         self._answered.add((asked["kind"], asked["round"]))
-        said = receipt["late"] or f"entry {str(receipt['entry'])[:12]}"
+        entry = str(receipt.get("entry", ""))[:12]  # that a run was finished has no entry
+        said = receipt.get("late") or (f"entry {entry}" if entry else "taken")
         self.place.say(f"{self.run}: {asked['kind']}, round {asked['round']}: {said}")
 
 
@@ -127,15 +137,26 @@ class Agent:
         self.name = home.enrolled().name
         self.workers = dict[str, Worker]()
         self._how = (app.absolute(), {n: str(Path(p).absolute()) for n, p in sources.items()})
-        self.last_error, self.is_online = "", False
+        self.last_error: str = ""
+        self.is_online, self.unlogged, self._waiting = False, "", 0
 
     def say(self, text: str) -> None:
-        """Append a line to the site's log, and show it."""
+        """Append a line to the site's log, and show it; a disk that is full ends nothing."""
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "said": text})
-        log = os.open(self.home.folder / "log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._log(line + "\n")
+            self.unlogged = ""
+        except OSError as error:
+            self.unlogged = f"{text} (the log cannot be written: {of_disk(error)})"
+            self._note()
+        with suppress(OSError):  # the screen may be a file on the same disk
+            self._say(text)
+
+    def _log(self, line: str) -> None:
+        path = self.home.folder / "log.jsonl"
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with open(log, "a") as file:
-            file.write(line + "\n")
-        self._say(text)
+            file.write(line)
 
     def run(self) -> None:
         """Serve until :meth:`stop`; what the coordinator does not answer is asked again."""
@@ -148,18 +169,28 @@ class Agent:
                         place = self._place(record)
                     version = self._poll(place, version)
                     pause = 0.0
-                except TransportError as error:
-                    self._offline(error)
+                except (TransportError, OSError) as error:
+                    self._offline(of_disk(error) if isinstance(error, OSError) else str(error))
                     version, pause = "", min(max(2 * pause, 0.5), LONGEST_PAUSE_S)
                     self.stopping.wait(SystemRandom().uniform(pause / 2, pause))
+                except Stopped:
+                    break
+                except HanseError as error:  # asking again would not help
+                    self._offline(str(error))
+                    raise
         finally:
             for worker in self.workers.values():
                 worker.close()
             record.close()
 
     def stop(self) -> None:
-        """End soon; runs go on at the next start."""
+        """End soon; runs go on at the next start.
+
+        Called by a signal in the thread of :meth:`run`, it breaks off a poll that waits.
+        """
         self.stopping.set()
+        if self._waiting == threading.get_ident():
+            raise Stopped
 
     def _place(self, record: ReleaseLog) -> Place:
         app, sources = self._how
@@ -173,14 +204,23 @@ class Agent:
             renew(self.home, place.line)
         doing = "; ".join(worker.doing for worker in self.workers.values() if worker.doing)
         wait = POLL_S if version else 0
-        asked = {"have": version, "wait": wait, "doing": doing[:200]}
-        told: Any = place.line.request("POST", "/v1/poll", asked).json()
+        asked: dict[str, Json] = {"have": version, "wait": wait, "doing": doing[:200]}
+        told: Any = self._waited(place, asked)
         if not self.is_online:
             self.say(f"{self.name} is on line")
             self.is_online, self.last_error = True, ""
         self._hand_out(place, told["assignments"])
         self._note()
         return told["version"]
+
+    def _waited(self, place: Place, asked: dict[str, Json]) -> Any:
+        self._waiting = threading.get_ident()
+        try:
+            if self.stopping.is_set():
+                raise Stopped
+            return place.line.request("POST", "/v1/poll", asked).json()
+        finally:
+            self._waiting = 0
 
     def _hand_out(self, place: Place, found: list[Assigned]) -> None:
         by_run: dict[str, list[Assigned]] = {run: [] for run in self.workers}
@@ -194,10 +234,10 @@ class Agent:
         for run in [run for run, worker in self.workers.items() if worker.is_over]:
             del self.workers[run]
 
-    def _offline(self, error: TransportError) -> None:
-        if self.is_online or str(error) != self.last_error:
-            self.say(f"{self.name} is off line: {error}")
-        self.is_online, self.last_error = False, str(error)
+    def _offline(self, why: str) -> None:
+        if self.is_online or why != self.last_error:
+            self.say(f"{self.name} is off line: {why}")
+        self.is_online, self.last_error = False, why
         self._note()
 
     def _note(self) -> None:
@@ -207,7 +247,13 @@ class Agent:
                 "pid": os.getpid(),
                 "at": time.time(),
                 "online": self.is_online,
-                "error": self.last_error,
+                "error": self.last_error or self.unlogged,
                 "runs": {run: worker.doing for run, worker in self.workers.items()},
             }
         )
+
+
+def of_disk(error: OSError) -> str:
+    """Return what the operating system says of a file, in words for the site's operator."""
+    said = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {said}" if error.filename else said

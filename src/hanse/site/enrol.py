@@ -57,11 +57,18 @@ def dial(home: SiteHome) -> SignedConnection:
     """Return the way to the coordinator, with a certificate that counts: renewed if need be."""
     enrolled, key = home.enrolled(), home.key()
     authority = home.authority.read_text()
-    if is_due(home):
-        bare = Connection(enrolled.url, authority)
-        renew(home, SignedConnection(bare, enrolled.name, key, enrolled.coordinator))
     connection = Connection(enrolled.url, authority, home.certificate)
-    return SignedConnection(connection, enrolled.name, key, enrolled.coordinator)
+    line = SignedConnection(connection, enrolled.name, key, enrolled.coordinator)
+    if is_due(home):
+        renew(home, line)
+    return line
+
+
+def _bare(home: SiteHome) -> SignedConnection:
+    """Return a way to the coordinator on which no certificate is shown."""
+    enrolled = home.enrolled()
+    connection = Connection(enrolled.url, home.authority.read_text())
+    return SignedConnection(connection, enrolled.name, home.key(), enrolled.coordinator)
 
 
 def is_due(home: SiteHome) -> bool:
@@ -70,8 +77,12 @@ def is_due(home: SiteHome) -> bool:
 
 
 def renew(home: SiteHome, line: SignedConnection) -> None:
-    """Get another certificate for a new key; the identity key vouches for it."""
+    """Get another certificate for a new key, and let ``line`` show it from now on.
+
+    The identity key vouches for it, and it is asked for without the old certificate, which may
+    have expired.
+    """
     private, request = make_request(home.enrolled().name)
-    told: Any = line.request("POST", "/v1/renew", {"request": request}).json()
+    told: Any = _bare(home).request("POST", "/v1/renew", {"request": request}).json()
     write_private(home.certificate, (str(told["certificate"]) + private).encode(), replace=True)
     line.connection.reload()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,19 @@ class SiteHome:
         return Policy.read(self.policy) if self.policy.exists() else None
 
     def note(self, status: dict[str, Any]) -> None:
-        """Write what ``hanse site status`` shows; a torn write does not matter."""
-        new = self.folder / "status.json.new"
-        new.write_text(json.dumps(status))
-        os.replace(new, self.folder / "status.json")
+        """Write what ``hanse site status`` shows; a torn write, or none, does not matter.
+
+        On a full disk the room that the file has already is used again.
+        """
+        path, new = self.folder / "status.json", self.folder / "status.json.new"
+        text = json.dumps(status)
+        try:
+            new.write_text(text)
+            os.replace(new, path)
+        except OSError:
+            with suppress(OSError), open(path, "r+") as file:
+                file.write(text)
+                file.truncate()
 
     def status(self) -> dict[str, Any]:
         """Return what was noted last; empty if nothing was."""

@@ -16,12 +16,13 @@ import numpy as np
 
 from hanse.config.specification import Specification, layout_json, read_layout, read_spec
 from hanse.core import seeds
+from hanse.core.accelerate import WORTH
 from hanse.core.frames import model_frame, share_frame
 from hanse.core.layout import Vector
 from hanse.core.step import Refused
 from hanse.core.sums import on_wire
 from hanse.core.work import Train
-from hanse.errors import ConfigError, HanseError, TaskError
+from hanse.errors import ConfigError, HanseError, TaskError, TransportError
 from hanse.names import resolve
 from hanse.sim.files import flat, nested_of, read_tensors, write_tensors, write_whole
 from hanse.sim.messages import preserve, quiet, receive, send
@@ -31,8 +32,6 @@ from hanse.train.local import Task
 
 KEPT = "kept.safetensors"
 PROVISIONAL = "provisional.safetensors"
-WORTH_COMPILING = 2**20
-"""Coordinates from which on numba's kernels repay the second that their import takes; same bits."""
 
 
 class Job:
@@ -46,7 +45,7 @@ class Job:
         self.site, self.store = str(told["site"]), Path(told["store"])
         self.read: Specification = read_spec(told["spec"], read_layout(told["layout"]))
         spec, folder = self.read.spec, Path(told["app"])
-        if spec.layout.size < WORTH_COMPILING:
+        if spec.layout.size < WORTH:
             os.environ["HANSE_NUMBA"] = "0"
         task: Task = resolve(spec.task, folder, "task")
         check_task(task, self.read)
@@ -166,7 +165,17 @@ def serve(pipe: Connection) -> None:
                 said = answer(job, told)
         except HanseError as error:
             said = {"error": preserve(error)}
+        except OSError as error:  # the user's own are TaskErrors by now
+            said = {"error": preserve(_of_disk(error))}
         send(pipe, said)
+
+
+def _of_disk(error: OSError) -> TransportError:
+    """Return the error for a file of ours that cannot be written: there may be room later."""
+    said = (error.strerror or str(error)).lower()
+    return TransportError(
+        f"the site's home cannot be written: {said}", hint="make room on the disk"
+    )
 
 
 def main() -> None:

@@ -50,6 +50,11 @@ class JobProcess:
             raise revive(answer["error"])
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
     def close(self) -> None:
         """End the process."""
         self.pipe.close()

@@ -70,6 +70,20 @@ class ReleaseLog:
                 os.close(self._file)
             self._file, self._broken = -1, True
 
+    def open_anew(self) -> None:
+        """Read the file again after a failed write: only it tells whether the line is there.
+
+        Does nothing without one. ConfigError if the file cannot be read.
+        """
+        with self._lock:
+            if not self._broken or self._file < 0:
+                return
+            try:
+                self._digests = self._read()
+            except OSError as error:
+                raise self._failed("read", error) from error
+            self._broken = False
+
     def once(self, occasion: Occasion, digest: str, size: int) -> None:
         """Have a durable line that ``occasion`` is ``digest``; ProtocolError if it is another."""
         with self._lock:
@@ -87,7 +101,7 @@ class ReleaseLog:
     def _append(self, line: bytes) -> None:
         if self._broken:
             raise ConfigError(
-                f"{self._path} is closed: nothing may leave", hint="start the agent again"
+                f"{self._path} is closed: nothing may leave", hint="see to disk and rights"
             )
         try:
             written = os.write(self._file, line)
@@ -125,7 +139,7 @@ class ReleaseLog:
         said = (error.strerror or str(error)).lower()
         return ConfigError(
             f"{self._path} cannot be {what}: {said}; nothing leaves without a line in it",
-            hint="see to disk and rights, then start the agent again",
+            hint="see to disk and rights",
         )
 
 

@@ -4,7 +4,9 @@ Everything that leaves goes through the gate. What went wrong is told to the coo
 and a phase; the rest stays here, unless the site's policy releases reasons.
 """
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +17,7 @@ from hanse.config.application import difference, digest, freeze, manifest, read_
 from hanse.config.specification import Specification, read_layout, read_spec
 from hanse.core import canonical
 from hanse.core.frames import model_frame
-from hanse.errors import HanseError, ProtocolError, TransportError
+from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
 from hanse.site.gate import Expected, Gate, Released, Withheld
@@ -27,6 +29,8 @@ from hanse.site.releases import Occasion, ReleaseLog
 from hanse.site.verdict import Request, Situation, verdict
 
 Say = Callable[[str], None]
+ROOM = 2**20
+"""Free bytes below which a refusal may be due to the disk: it is answered anew when there are."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ class SiteRun:
 
     def open(self) -> None:
         """Read the spec, check it against policy and app, start the job; once."""
-        if self.job is not None:
+        if self.job is not None and self.job.is_alive:
             return
+        self.close()
         told: Any = self.place.line.request("GET", f"/v1/runs/{self.run}/spec").json()
         read = read_spec(told["spec"], read_layout(told["layout"]))
         if self.name not in read.spec.clients:
@@ -128,7 +133,10 @@ class SiteRun:
             files = {"": str(error)}
         text = policy.read_text() if policy.exists() else ""
         sources = {name: _stamp(path) for name, path in self.place.sources.items()}
-        return canonical.digest({"app": dict(files), "policy": text, "sources": sources})
+        room = shutil.disk_usage(self.place.home.folder).free >= ROOM
+        return canonical.digest(
+            {"app": dict(files), "policy": text, "sources": sources, "room": room}
+        )
 
     # --- the four questions
 
@@ -177,10 +185,12 @@ class SiteRun:
             out = self.folder / f"{asked['round']}-{kind}.frame"
             refused = "" if out.exists() else self._compute(asked, kind, out, more)
             gate, expected = self._gate(kind)
-            if refused:
-                found = gate.withhold(occasion, refused)
-            else:
-                found = gate.release(occasion, out, expected)
+            with _again_if_full():
+                self.place.record.open_anew()
+                if refused:
+                    found = gate.withhold(occasion, refused)
+                else:
+                    found = gate.release(occasion, out, expected)
         except NotPermitted as refused_now:
             return self.post(asked, {"refused": "; ".join(refused_now.reasons)})
         except TransportError:
@@ -241,7 +251,8 @@ class SiteRun:
                 old.unlink()
             most = model_frame(self.read.spec.layout).size
             line, go = self.place.line, self.place.keep_going
-            download(line, asked["blob"], path, most=most, keep_going=go)
+            with _again_if_full():
+                download(line, asked["blob"], path, most=most, keep_going=go)
         return path
 
     def post(self, asked: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,6 +275,15 @@ class SiteRun:
         if self.job is not None:
             self.job.close()
             self.job = None
+
+
+@contextmanager
+def _again_if_full() -> Generator[None]:
+    """Turn what a full disk raises into an error that is tried again: there may be room later."""
+    try:
+        yield
+    except ConfigError as error:
+        raise TransportError(str(error), hint=error.hint) from error
 
 
 def is_loopback(url: str) -> bool:

@@ -1,0 +1,54 @@
+"""``hanse replay``: run a recorded run again, and compare the models."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from hanse.cli.screen import Debug, out
+from hanse.errors import ConfigError
+
+
+def replay_command(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    run_file: Annotated[
+        Path | None,
+        typer.Option("--run-file", metavar="RUN.toml", help="Its run file, if it has moved."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Train RUN_DIR's run again, counting whom it counted; say whether the model is the same.
+
+    Exits with 1 if it is not.
+    """
+    from hanse.sim.output import Folder
+    from hanse.sim.replay import replay
+    from hanse.sim.trained import run_of
+
+    try:
+        result: Any = json.loads((folder / "result.json").read_text())
+        spec_hash = (folder / "spec.sha256").read_text().strip()
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{folder} holds no run that has ended", hint="name the folder of one"
+        ) from error
+    run = run_of(folder, run_file)
+    if run.spec.hash != spec_hash:
+        raise ConfigError(
+            f"{folder} was run with other settings or other code than {run_file or 'its run file'}",
+            hint="replay with the files that it was run with",
+        )
+    found = replay(run, Folder(folder).history(), workers=workers)
+    same = found.model_digest == result["model_digest"]
+    said = "the same model" if same else "ANOTHER MODEL"
+    out().print(
+        Text(
+            f"{said}: replayed {found.model_digest[:16]}…, recorded {result['model_digest'][:16]}…"
+        ),
+        soft_wrap=True,
+    )
+    if not same:
+        raise typer.Exit(1)
