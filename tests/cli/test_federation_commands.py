@@ -210,7 +210,7 @@ def test_a_dry_run_says_yes_or_what_to_do(story):
     said = story.said["site check"]
     assert "FAILS" not in said
     for row in ("app", "policy", "model", "disk", "clock"):
-        assert re.search(rf"^{row} +ok", said, re.MULTILINE), said
+        assert re.search(rf"^ *{row} +ok", said, re.MULTILINE), said
 
 
 def test_a_run_is_stopped_and_says_by_whom(story):
@@ -279,7 +279,7 @@ def test_a_token_that_is_none_is_refused_before_anything_is_dialled(at_home, tmp
     ("words", "status", "said"),
     [
         (("why", "heart-9"), 6, "there is no such thing, or it is not yours to know"),
-        (("stop", "../x"), 6, "404"),
+        (("stop", "../x"), 2, "is no run"),
         (("download", "heart-9"), 6, "there is no such thing"),
         (("submit", "heart/run.toml", "--sites", "nowhere"), 2, "nowhere is not a site"),
         (("submit", "heart/run.toml"), 2, "the run file names no sites"),
@@ -303,5 +303,5 @@ def test_a_command_that_cannot_be_meant_there_says_what_to_do(
     more = ("--token-file", "token-anna", "--home", "new") if words[1:2] == ("join",) else ()
     ran = at_home(*words, *more)
     assert (ran.status, said in ran.err) == (status, True), ran.out + ran.err
-    assert "Hint:" in ran.err
+    assert "Hint:" in ran.err or status == 6  # what the coordinator says no to
     assert "Traceback" not in ran.err

@@ -28,8 +28,9 @@ class Message:
 
 Chance = random.Random
 ODD: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 2**31, 2**53, 2**53 + 1, -(2**63), 2**64, 10**400, -0.0, 1.5, 1e308,
-    float("nan"), float("inf"), "", "x" * 5000, "\x00", "\ud800", "é\u202e", "../..", "0" * 64, [], {},
+    None, True, False, -1, 0, 1, 2**31, 2**53, 2**53 + 1, -(2**63), 2**64, 10**400, -0.0, 1.5,
+    1e308, float("nan"), float("inf"), "", "x" * 5000, "\x00", "\ud800", "é\u202e", "../..",
+    "0" * 64, [], {},
     [[]], {"": {}}, {"__proto__": 1}, [1] * 5000, {str(n): n for n in range(500)},
 )  # fmt: skip
 SEGMENTS = (

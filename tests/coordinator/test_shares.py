@@ -229,11 +229,11 @@ def test_a_share_announced_twice_while_it_arrives_is_looked_at_whole(
     share = share_of(spec, "ada", 1)
     share_frame(spec.bound).views(memoryview(share))["model"][-9:] = np.nan  # in the second chunk
     ada.post(path, {}, listing_json(share))
-    with sending(ada, path, share, CHUNK) as rest:
+    with sending(ada, path, share, CHUNK) as put:
         again = until_from(ada, path, {"x": 1}, share, 1)
         assert again["from"] == 1
-        rest.set()
-        time.sleep(0.2)
+        put.rest.set()
+        time.sleep(0.3)
         deliver_quietly(ada, path, {"x": 1}, share)
     bob.answer(bob.ask_until("train", run), spec)
     bob.ask_until("evaluate", run)
@@ -249,14 +249,12 @@ def test_an_upload_that_was_replaced_does_not_spoil_the_new_one(
     path = path_of(ada.ask_until("train", run))
     old, new = share_of(spec, "ada", 1), share_of(spec, "ada", 2)
     ada.post(path, {}, listing_json(old))
-    with sending(ada, path, old, 1000) as rest_of_old:
+    with sending(ada, path, old, 1000) as put_old:
         time.sleep(0.2)
         ada.post(path, {}, listing_json(new))
-        with sending(ada, path, new, CHUNK) as rest_of_new:
+        with sending(ada, path, new, CHUNK):
             until_from(ada, path, {}, new, 1)
-            rest_of_old.set()
-            time.sleep(0.2)
-            rest_of_new.set()
+            put_old.end()
     deliver_quietly(ada, path, {}, new)
     bob.answer(bob.ask_until("train", run), spec)
     bob.ask_until("evaluate", run, within_s=2.0)
@@ -279,13 +277,16 @@ class sending:
         with suppress(HanseError):
             site.line.send("PUT", f"{path}/chunks/0", pieces(), Listing.of(content).id)
 
-    def __enter__(self) -> threading.Event:
+    def __enter__(self) -> "sending":
         self.thread.start()
-        return self.rest
+        return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         self.rest.set()
         self.thread.join()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
 
 def until_from(site: Site, path: str, body: dict, content: bytearray, first: int) -> dict:

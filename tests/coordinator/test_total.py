@@ -317,7 +317,6 @@ def test_what_is_loaded_may_be_changed_and_the_blob_stays(tmp_path):
     assert again.states["s"]["a"][0] == 0
 
 
-@pytest.mark.xfail(reason="a frame has three dtypes, and its names are not escaped", strict=True)
 @pytest.mark.parametrize(
     ("name", "array"),
     [

@@ -112,17 +112,7 @@ def test_cohorts_depend_on_the_seed_and_on_the_round_and_on_nothing_that_is_trai
     assert drawn == [plan.cohort for plan in plans(sampler=FixedSize(3), **other)]
 
 
-UNSORTED = pytest.mark.xfail(reason="the sampler gets the sites as listed", strict=True)
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        All(),
-        pytest.param(FixedSize(3), marks=UNSORTED),
-        pytest.param(Poisson(0.5), marks=UNSORTED),
-    ],
-)
+@pytest.mark.parametrize("sampler", [All(), FixedSize(3), Poisson(0.5)])
 def test_specs_of_one_hash_have_one_plan(sampler):
     """However the sites were listed: the hash does not tell, so neither may the cohort."""
     assert replace(SPEC, clients=TEN[::-1]).hash == SPEC.hash

@@ -169,20 +169,23 @@ purpose = "marketing"
 table = "{deployed.table}"
 [[pipeline]]
 step = "weight"
+by = "uniform"
 [[pipeline]]
 step = "clip"
 norm = 2.0
 {NONE}"""
-    id = deployed.submit(more)
-    deployed.says(
-        id,
-        "north refuses: the run has 3 sites, the policy wants 5",
-        "north refuses: the run clips to 2, the policy's largest clip is 0.5",
-        "north refuses: the run reads table for marketing; it is for cardio",
-    )
-    told = deployed.told(id)["members"]
-    assert (told["north"]["ready"], told["south"]["ready"]) == (False, True)
-    path.write_text(text)
+    try:
+        id = deployed.submit(more)
+        deployed.says(
+            id,
+            "north refuses: the run has 3 sites, the policy wants 5",
+            "north refuses: the run clips to 2, the policy's largest clip is 0.5",
+            "north refuses: the run reads table for marketing; it is for cardio",
+        )
+        told = deployed.told(id)["members"]
+        assert (told["north"]["ready"], told["south"]["ready"]) == (False, True)
+    finally:
+        path.write_text(text)
     assert deployed.end(id)["outcome"] == "done"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,11 +44,12 @@ def init(
     fingerprint = place.create(
         Settings(name, known, listen, port, database=database, parallel=parallel)
     )
+    given = "" if folder is None else f" --home {shlex.quote(str(folder))}"
     out().print(
         Text(
             f"Coordinator {name} in {place.folder}, for {', '.join(known)}.\n"
-            f"Authority {fingerprint}\n\n  hanse coordinator start\n"
-            "  hanse coordinator invite SITE"
+            f"Authority {fingerprint}\n\n  hanse coordinator start{given}\n"
+            f"  hanse coordinator invite SITE{given}"
         ),
         soft_wrap=True,
     )

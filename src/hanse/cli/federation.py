@@ -1,6 +1,7 @@
 """What a researcher types: log in, submit, follow, ask why, stop, download."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,18 @@ from hanse.cli.screen import Debug, out, plain_table
 from hanse.errors import ConfigError
 from hanse.net.account import Account, login, news, submit
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as submit printed it.")]
+
+def _checked(run: str | None) -> str | None:
+    """Return the id of a run; ConfigError for what is none, which would be part of a path."""
+    if run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", run):
+        raise ConfigError(f"{run!r} is no run", hint="hanse status lists the runs")
+    return run
+
+
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The run's id, as submit printed it.", callback=_checked),
+]
 LOGIN = "login.json"
 
 
@@ -24,14 +36,13 @@ def account() -> Account:
 
 def login_command(
     url: Annotated[str, typer.Argument(help="The coordinator: https://host:8443")],
-    name: Annotated[str, typer.Option("--name", help="Your name, as you were invited.")],
     token_file: TokenFile = None,
     debug: Debug = False,
 ) -> None:
     """Log in at a coordinator with the token of an invitation."""
-    found = login(url, name, token(token_file))
+    found = login(url, token(token_file))
     found.save(home(None, LOGIN))
-    out().print(f"Logged in as {name} at {found.url}.", soft_wrap=True)
+    out().print(f"Logged in as {found.name} at {found.url}.", soft_wrap=True)
 
 
 def submit_command(
@@ -62,7 +73,9 @@ def submit_command(
 
 
 def status_command(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run, in full.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="One run, in full.", callback=_checked)
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Watch until it ends.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
@@ -148,7 +161,7 @@ def download_command(
     debug: Debug = False,
 ) -> None:
     """Fetch RUN's model, history, events and report."""
-    from hanse.up import bring_home
+    from hanse.net.home import bring_home
 
     target = folder or Path("runs") / run
     result = bring_home(account().dial(), run, target)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from hanse.cli.explain import Assignments
 from hanse.cli.screen import Debug, out
 from hanse.errors import ConfigError
 
@@ -17,6 +18,7 @@ def replay_command(
         Path | None,
         typer.Option("--run-file", metavar="RUN.toml", help="Its run file, if it has moved."),
     ] = None,
+    assignments: Assignments = None,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +37,7 @@ def replay_command(
         raise ConfigError(
             f"{folder} holds no run that has ended", hint="name the folder of one"
         ) from error
-    run = run_of(folder, run_file)
+    run = run_of(folder, run_file, assignments or ())
     if run.spec.hash != spec_hash:
         raise ConfigError(
             f"{folder} was run with other settings or other code than {run_file or 'its run file'}",

@@ -128,7 +128,8 @@ def check(
     rows = dry_run(place, run_file, sources(source or []))
     table = plain_table("check", "", "what was found", "what to do")
     for row in rows:
-        table.add_row(row.name, "ok" if row.ok else "FAILS", row.said, "" if row.ok else row.fix)
+        cells = (row.name, "ok" if row.ok else "FAILS", row.said, "" if row.ok else row.fix)
+        table.add_row(*map(Text, cells))
     out().print(table)
     if not all(row.ok for row in rows):
         raise typer.Exit(5)

@@ -75,18 +75,23 @@ class Desk:
 
     def site(self, request: Request, registry: Registry, digest: str) -> Who:
         """Return the site that signed a request; SessionLost, NotTrusted, or ProtocolError."""
-        id = request.headers.get("hanse-session", "")
-        session = self._sessions.get(id)
-        if session is None or time.monotonic() - session.used > SESSION_S:
-            raise SessionLost("no such session")
+        id, name = request.headers.get("hanse-session", ""), self.site_of(request)
+        session = self._sessions[id]
         number = request.headers.get("hanse-sequence", "")
         if not number.isascii() or not number.isdecimal() or len(number) > 15:
             raise ProtocolError("a request without a sequence")
-        signature = self._verified(request, registry, session.site, id, int(number), digest)
+        signature = self._verified(request, registry, name, id, int(number), digest)
         window = session.window.accept(int(number))
         self._sessions[id] = replace(session, window=window, used=time.monotonic())
         self._sessions.move_to_end(id)
         return Who("site", session.site, signature)
+
+    def site_of(self, request: Request) -> str:
+        """Return whose session a request names; its signature is still to be checked."""
+        session = self._sessions.get(request.headers.get("hanse-session", ""))
+        if session is None or time.monotonic() - session.used > SESSION_S:
+            raise SessionLost("no such session")
+        return session.site
 
     def forget(self, site: str) -> None:
         """End the sessions of a site."""

@@ -1,11 +1,13 @@
 """What the coordinator answers to researchers, viewers and operators."""
 
 import secrets
+from collections.abc import Mapping
 from time import time
 from typing import Any
 
 from hanse.config.specification import layout_json
 from hanse.coordinator.access import token_digest
+from hanse.coordinator.for_sites import number_of
 from hanse.coordinator.routes import Asked, in_thread
 from hanse.coordinator.why import status
 from hanse.core.canonical import Json
@@ -13,7 +15,7 @@ from hanse.core.listing import Listing
 from hanse.errors import ConfigError, PipelineError
 from hanse.net.bodies import chunks_of
 from hanse.net.invitations import new_token, secret_digest
-from hanse.net.problems import Conflict, Missing
+from hanse.net.problems import Conflict, Missing, NotTrusted
 from hanse.net.words import site_words
 
 INVITATION_S = 3600.0
@@ -21,31 +23,39 @@ LOGIN_S = 30 * 86400.0
 
 
 async def login(asked: Asked) -> Json:
-    """Exchange the secret of an invitation for a bearer token."""
+    """Exchange the secret of an invitation for a bearer token; one of before ends."""
     body, office = asked.body, asked.office
     secret = secret_digest(bytes.fromhex(body.secret))
-    office.registry.check_free(body.name)
-    invitation = office.registry.invited(secret, body.name, "researcher", time())
+    invitation = office.registry.invited(secret, time())
+    if invitation.role == "site":
+        raise NotTrusted(f"the invitation is for the site {invitation.name}")
+    office.registry.check_free(invitation.name, invitation.role)
     token, expires = secrets.token_urlsafe(32), time() + LOGIN_S
     told: dict[str, Json] = {
-        "name": body.name,
+        "name": invitation.name,
         "role": invitation.role,
         "token": token_digest(token),
         "expires": expires,
         "secret": secret,
     }
     office.note("logged_in", told)
-    return {"token": token, "expires": expires, "role": invitation.role}
+    return {
+        "token": token, "expires": expires, "role": invitation.role, "name": invitation.name,
+    }  # fmt: skip
 
 
 async def submit(asked: Asked) -> Json:
     """Take a run; its initial model comes next."""
     body, office = asked.body, asked.office
     listing = Listing(body.listing.size, tuple(map(bytes.fromhex, body.listing.chunks)))
-    enrolled = {name: not member.revoked for name, member in office.registry.sites.items()}
     try:
         id = await in_thread(
-            office.runs.draft, asked.who.name, body.spec, body.layout, listing, enrolled
+            office.runs.draft,
+            asked.who.name,
+            body.spec,
+            body.layout,
+            listing,
+            office.registry.roster,
         )
     except (ConfigError, PipelineError) as error:
         return {"state": "refused", "said": str(error), "hint": error.hint}
@@ -56,7 +66,8 @@ async def submit_chunks(asked: Asked) -> Json:
     """Take the chunks of a submission's initial model."""
     runs, id = asked.office.runs, asked.path["run"]
     draft = runs.drafted(id, asked.who.name)
-    async for number, chunk in chunks_of(asked.request, draft.listing, int(asked.path["first"])):
+    first = number_of(asked.path["first"])
+    async for number, chunk in chunks_of(asked.request, draft.listing, first):
         await in_thread(runs.take_chunk, draft, number, chunk)
     if await in_thread(runs.submitted, id, draft):
         return {"state": "taken", "run": id}
@@ -98,15 +109,29 @@ async def history(asked: Asked) -> Json:
 
 
 async def logs(asked: Asked) -> Json:
-    """Give a run's events, as the journal has them."""
+    """Give a run's events, as the journal has them; counts of a site only if they are released."""
     live = asked.office.runs.of(asked.path["run"]).live
     entries = await in_thread(asked.office.journal.read, live.stream)
+    shows = live.read.spec.evaluation.release == "per-site"
     return {
         "events": [
-            {"seq": e.seq, "kind": e.kind, "body": e.body, "at": e.at_wall / 1000, "hash": e.hash}
-            for e in entries
+            {
+                "seq": entry.seq,
+                "kind": entry.kind,
+                "body": entry.body if shows else _without_counts(entry.body),
+                "at": entry.at_wall / 1000,
+                "hash": entry.hash,
+            }
+            for entry in entries
         ]
     }
+
+
+def _without_counts(body: Json) -> Json:
+    """Return an event's body without the counts of one site, which the run does not release."""
+    if isinstance(body, Mapping) and "counts" in body:
+        return {**body, "counts": None}
+    return body
 
 
 async def stop(asked: Asked) -> Json:
@@ -119,7 +144,7 @@ async def stop(asked: Asked) -> Json:
 async def invite(asked: Asked) -> Json:
     """Make an invitation, good once and for an hour."""
     body, office = asked.body, asked.office
-    office.registry.check_free(body.name)
+    office.registry.check_free(body.name, body.role)
     token, secret = new_token(office.authority.fingerprint)
     expires = time() + INVITATION_S
     told: dict[str, Json] = {

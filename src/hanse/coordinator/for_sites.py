@@ -7,13 +7,13 @@ from time import time
 from starlette.responses import Response
 
 from hanse.coordinator.routes import Asked, in_thread
-from hanse.core.canonical import Json, digest
+from hanse.core.canonical import Json, digest, encode
 from hanse.core.listing import Listing
 from hanse.errors import ProtocolError
 from hanse.net.bodies import blob_response, chunks_of
 from hanse.net.invitations import secret_digest
 from hanse.net.keys import is_public
-from hanse.net.problems import Missing
+from hanse.net.problems import Missing, NotTrusted
 from hanse.net.signing import digest_of
 
 
@@ -40,8 +40,10 @@ async def join(asked: Asked) -> Json:
     secret = secret_digest(bytes.fromhex(body.secret))
     known = office.registry.sites.get(body.name)
     if known is None or (known.key, known.secret) != (body.key, secret) or known.revoked:
-        office.registry.check_free(body.name)
-        office.registry.invited(secret, body.name, "site", time())
+        office.registry.check_free(body.name, "site")
+        invitation = office.registry.invited(secret, time())
+        if (invitation.name, invitation.role) != (body.name, "site"):
+            raise NotTrusted(f"the invitation is for {invitation.name}, not for {body.name}")
         known = None
     if not is_public(body.key):
         raise ProtocolError(f"{body.name}: no identity key")
@@ -97,11 +99,10 @@ async def poll(asked: Asked) -> Json:
 
 
 async def specification(asked: Asked) -> Json:
-    """Give a run's spec and layout, and the roster of its sites."""
+    """Give a run's spec and layout, and the roster as it was when the run was submitted."""
     office = asked.office
     record = office.runs.of(asked.path["run"])
-    document = json.loads(bytes(office.blobs.map(record.document)))
-    return {**document, "roster": office.registry.roster}
+    return json.loads(bytes(office.blobs.map(record.document)))
 
 
 async def answer(asked: Asked) -> Json:
@@ -111,6 +112,10 @@ async def answer(asked: Asked) -> Json:
     listing = None
     if told is not None:
         listing = Listing(told.size, tuple(bytes.fromhex(chunk) for chunk in told.chunks))
+    try:
+        encode(asked.body.body)
+    except (ValueError, TypeError) as error:
+        raise ProtocolError("a body without canonical JSON") from error
     return await in_thread(
         live.answer, asked.who.name, _round(asked), asked.path["kind"], asked.body.body, listing
     )
@@ -123,7 +128,7 @@ async def answer_chunks(asked: Asked) -> Json:
     expected = live.expected(*key)
     if asked.request.headers.get("hanse-digest") != expected.upload.listing.id:
         raise ProtocolError("chunks of another blob than the one that was announced")
-    first = _number(asked.path["first"])
+    first = number_of(asked.path["first"])
     async for number, chunk in chunks_of(asked.request, expected.upload.listing, first):
         await in_thread(expected.take, number, chunk)
     return await in_thread(live.progress, key, expected)
@@ -135,7 +140,7 @@ async def blob(asked: Asked) -> Response:
     if not _may_read(asked, id):
         raise Missing("no such blob")
     try:
-        listing, first = office.blobs.listing(id), _number(asked.path["first"])
+        listing, first = office.blobs.listing(id), number_of(asked.path["first"])
         return blob_response(listing, first, office.blobs.unverified(id, first))
     except FileNotFoundError:
         raise Missing("no such blob") from None
@@ -151,10 +156,11 @@ def _may_read(asked: Asked, id: str) -> bool:
 
 
 def _round(asked: Asked) -> int:
-    return _number(asked.path["round"])
+    return number_of(asked.path["round"])
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """Return a number of a path; ProtocolError for anything else."""
     if not text.isascii() or not text.isdecimal() or len(text) > 12:
         raise ProtocolError("a path without a number where one belongs")
     return int(text)

@@ -59,11 +59,11 @@ class Home:
                 hint="start it: hanse coordinator start; or give another --home",
             )
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        authority = Authority.create(self.folder, settings.name)
-        IdentityKey.create(self.folder / IDENTITY)
         token = secrets.token_urlsafe(32)
         journal = Journal.open(settings.database or self.folder / "journal.db")
-        try:
+        try:  # keys last: an init that failed at its database can be typed again
+            authority = Authority.create(self.folder, settings.name)
+            IdentityKey.create(self.folder / IDENTITY)
             operator = {
                 "name": "operator",
                 "role": "operator",

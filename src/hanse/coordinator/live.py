@@ -264,10 +264,10 @@ class LiveRun:
         now = self.clock.now()
         match kind, body:
             case "prepare", {"accepted": True, "fingerprint": str(seal), **rest} if not rest:
-                return events.Prepared(site, round, seal, now)
+                return events.Prepared(site, round, mark, seal, now)
             case "prepare", {"accepted": False, "reasons": [*told], **rest} if not rest:
                 reasons = tuple(_line(reason) for reason in told)
-                return events.Declined(site, round, reasons, now)
+                return events.Declined(site, round, mark, reasons, now)
             case "finish", {**rest} if not rest:
                 return events.Acknowledged(site, round, mark, now)
             case "train", {"refused": str(reason), **rest} if not rest:

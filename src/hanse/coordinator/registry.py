@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hanse.core.canonical import Json, digest
+from hanse.core.canonical import digest
 from hanse.errors import ConfigError
 from hanse.net.keys import is_public
 from hanse.net.problems import Conflict, NotTrusted
@@ -58,7 +58,7 @@ class Registry:
     users: Mapping[str, User] = field(default_factory=dict[str, User])
 
     @property
-    def roster(self) -> list[Json]:
+    def roster(self) -> list[dict[str, str]]:
         """The roster of docs/protocol.md §4."""
         live = sorted(n for n, member in self.sites.items() if not member.revoked)
         return [{"key": self.sites[name].key, "name": name} for name in live]
@@ -68,24 +68,27 @@ class Registry:
         """The digest that a site accepts."""
         return digest(self.roster)
 
-    def invited(self, secret: str, name: str, role: Role, now: float) -> Invitation:
-        """Return the invitation with this secret's digest; NotTrusted unless it counts here."""
+    def invited(self, secret: str, now: float) -> Invitation:
+        """Return the invitation with this secret's digest; NotTrusted unless it counts now."""
         for known, invitation in self.invitations.items():
             if hmac.compare_digest(known, secret):
                 if now >= invitation.expires:
                     raise NotTrusted(f"the invitation of {invitation.name} has expired")
-                if invitation.name != name or (invitation.role == "site") != (role == "site"):
-                    raise NotTrusted(f"the invitation is for {invitation.name}, not for {name}")
                 return invitation
-        raise NotTrusted(f"{name}: no such invitation, or it is used")
+        raise NotTrusted("no such invitation, or it is used")
 
-    def check_free(self, name: str) -> None:
-        """Raise ConfigError for a name that is none, Conflict for one that is taken."""
+    def check_free(self, name: str, role: str) -> None:
+        """Raise ConfigError for a name that is none, Conflict for one that is taken.
+
+        A person may be invited again in the same role, to log in anew; a site's name is used once.
+        """
         if not NAME.fullmatch(name):
             raise ConfigError(
                 f"{name[:80]!r} is no name", hint="use lower-case letters, digits and hyphens"
             )
-        if name in self.sites or name in self.users:
+        known = self.users.get(name)
+        again = known is not None and known.role == role and not known.revoked
+        if name in self.sites or (known is not None and not again):
             raise Conflict(f"{name} is taken", hint="choose another name")
 
     def user_of(self, token: str, now: float) -> tuple[str, User] | None:

@@ -5,6 +5,7 @@ tests of access are made from it. A route without a rule cannot be written down.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import time
@@ -26,6 +27,7 @@ from hanse.net.problems import MEDIA_TYPE, Busy, Forbidden, Missing, NotTrusted,
 from hanse.net.signing import digest_of, response_text
 
 MIB = 2**20
+BEFORE_SESSIONS = ("/v1/challenge", "/v1/session")
 SITE_RUN, RUN = "site's run", "run"
 """Whose the ``{run}`` of a path must be: the site takes part in it, or the person may see it."""
 
@@ -67,21 +69,26 @@ class Route:
 
 def router(table: tuple[Route, ...], office: Office) -> Any:
     """Return the ASGI app of ``table``; anything else is answered by a problem."""
-    rows = [StarletteRoute(row.path, _endpoint(row, office), methods=[row.method]) for row in table]
-    by_path: dict[str, list[StarletteRoute]] = {}
-    for row in rows:
-        by_path.setdefault(row.path, []).append(row)
-    for row in rows:
-        row.methods = {method for method in row.methods or () if method != "HEAD"}
-    return Router(routes=rows, default=_nothing, redirect_slashes=False)
+    by_path: dict[str, dict[str, Route]] = {}
+    for row in table:
+        by_path.setdefault(row.path, {})[row.method] = row
+    places = [StarletteRoute(p, _endpoint(rows, office)) for p, rows in by_path.items()]
+    for place in places:
+        place.methods = None  # any: a method that a path does not have is answered like a path
+    return Router(routes=places, default=_nothing, redirect_slashes=False)
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     await _problem(Missing("no such route"), "", None)(scope, receive, send)
 
 
-def _endpoint(row: Route, office: Office) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    rows: Mapping[str, Route], office: Office
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        row = rows.get(request.method)
+        if row is None:
+            return _problem(Missing("no such method here"), "", None)
         signature = request.headers.get("hanse-signature", "") if "site" in row.roles else ""
         signer = office if "site" in row.roles else None
         try:
@@ -92,8 +99,10 @@ def _endpoint(row: Route, office: Office) -> Callable[[Request], Awaitable[Respo
             return _problem(ProtocolError("the request was cut"), signature, signer)
         except JournalBroken:
             return _problem(Busy("the journal cannot be written"), signature, signer)
-        except OSError:
-            return _problem(Busy("the disk fails, or is full"), signature, signer)
+        except OSError as error:
+            return _problem(_seen(row, error, "the disk fails, or is full"), signature, signer)
+        except Exception as error:  # a mistake of ours is no reason to tell a peer more
+            return _problem(_seen(row, error, "something unforeseen"), signature, signer)
         if isinstance(made, StreamingResponse):
             return made
         if not isinstance(made, Response):
@@ -103,23 +112,49 @@ def _endpoint(row: Route, office: Office) -> Callable[[Request], Awaitable[Respo
     return endpoint
 
 
+def _seen(row: Route, error: Exception, what: str) -> Busy:
+    """Note an error where the operator looks; return what the peer is told."""
+    print(f"{row.method} {row.path}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return Busy(what)
+
+
 async def _made(row: Route, request: Request, office: Office) -> "Json | Response":
+    path = {name: str(value) for name, value in request.path_params.items()}
+    _check_before_body(row, path, request, office)
     content = b"" if row.streams else await read_body(request, row.most)
     who = _who(row, request, office, content)
-    if who.role not in row.roles and "anyone" not in row.roles:
-        raise (
-            NotTrusted("a token is needed")
-            if who.role == "anyone"
-            else Forbidden(f"{who.name} is a {who.role}")
-        )
-    path = {name: str(value) for name, value in request.path_params.items()}
     _check_owner(row, who, path, office)
     return await row.handler(Asked(who, path, _body(row, content), content, request, office))
 
 
+def _check_before_body(
+    row: Route, path: Mapping[str, str], request: Request, office: Office
+) -> None:
+    """Refuse who may not take the route before a byte of a body is read.
+
+    A site is known by its session until its signature, which is over the body, has been checked.
+    """
+    if "anyone" in row.roles or row.path in BEFORE_SESSIONS:
+        return
+    if _is_site(row, request):
+        who = Who("site", office.desk.site_of(request))
+    else:
+        who = person(request, office.registry, time()) or Who()
+    if who.role == "anyone":
+        raise NotTrusted("a token is needed")
+    if who.role not in row.roles:
+        raise Forbidden(f"{who.name} is a {who.role}")
+    _check_owner(row, who, path, office)
+
+
+def _is_site(row: Route, request: Request) -> bool:
+    """Whether a request is a site's: the route is theirs alone, or it names a session."""
+    return row.roles == ("site",) or ("site" in row.roles and "hanse-session" in request.headers)
+
+
 def _who(row: Route, request: Request, office: Office, content: bytes) -> Who:
-    if row.roles == ("site",) or ("site" in row.roles and "hanse-session" in request.headers):
-        if row.path in ("/v1/challenge", "/v1/session"):
+    if _is_site(row, request):
+        if row.path in BEFORE_SESSIONS:
             return Who("site")
         digest = request.headers.get("hanse-digest", "") if row.streams else digest_of(content)
         who = office.desk.site(request, office.registry, digest)

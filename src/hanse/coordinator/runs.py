@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,19 +119,20 @@ class Runs:
         spec: str,
         layout: Mapping[str, Any],
         listing: Listing,
-        sites: Mapping[str, bool],
+        roster: Sequence[Mapping[str, str]],
     ) -> str:
         """Take a submission whose model is still to come; return the run's id.
 
-        ``sites``: name → whether it is enrolled and not revoked. ConfigError, PipelineError or
-        ProtocolError for a run that cannot be deployed here.
+        ``roster`` is pinned to the run: who joins later takes part from the next one. ConfigError,
+        PipelineError or ProtocolError for a run that cannot be deployed here.
         """
         read = read_spec(spec, read_layout(dict(layout)))
-        check_deployable(read, sites, simulated=self.simulated)
+        check_deployable(read, {site["name"] for site in roster}, simulated=self.simulated)
         size = model_frame(read.spec.layout).size
         if listing.size != size or size > MOST_MODEL:
             raise TooLarge(f"an initial model of {listing.size} bytes, and the spec says {size}")
-        document = encode({"layout": layout, "spec": spec, "simulated": self.simulated})
+        told: dict[str, Json] = {"layout": layout, "spec": spec, "simulated": self.simulated}
+        document = encode({**told, "roster": roster})
         with self._lock:
             if len(self._drafts) >= MOST_DRAFTS:
                 self._drafts.pop(next(iter(self._drafts))).writer.abandon()
@@ -191,11 +192,11 @@ class Runs:
             record.live.close()
 
 
-def check_deployable(read: Specification, sites: Mapping[str, bool], *, simulated: bool) -> None:
+def check_deployable(read: Specification, sites: Collection[str], *, simulated: bool) -> None:
     """Raise ConfigError for a run that can only be simulated, or has sites that are not here."""
     spec = read.spec
     for site in spec.clients:
-        if not sites.get(site, False):
+        if site not in sites:
             raise ConfigError(
                 f"{site} is not a site of this coordinator",
                 hint=f"its operator joins with a token: hanse coordinator invite {site}",

@@ -33,7 +33,6 @@ class Join(Body):
 class Login(Body):
     """A person exchanges a token's secret for a bearer token."""
 
-    name: Name
     secret: Hex64
 
 

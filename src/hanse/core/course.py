@@ -246,10 +246,10 @@ def step(course: Course, event: Event) -> Course:
             if course.outcome is None or site not in course.members:
                 raise ProtocolError(f"{site}: the end of a run that has not ended")
             return replace(course, told=course.told | {site})
-        case Prepared(site, attempt, fingerprint):
+        case Prepared(site, attempt, _, fingerprint):
             _check_attempt(course, site, attempt)
             return _with_member(course, site, Member(attempt, True, fingerprint))
-        case Declined(site, attempt, reasons):
+        case Declined(site, attempt, _, reasons):
             _check_attempt(course, site, attempt)
             return _with_member(course, site, Member(attempt + 1, reasons=reasons))
         case Opened(number, announced):

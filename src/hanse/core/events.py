@@ -19,6 +19,7 @@ class Prepared:
 
     site: str
     attempt: int
+    digest: str
     fingerprint: str
     now: float
 
@@ -29,6 +30,7 @@ class Declined:
 
     site: str
     attempt: int
+    digest: str
     reasons: tuple[str, ...]
     now: float
 

@@ -17,8 +17,15 @@ from hanse.core.layout import Layout
 from hanse.core.pipeline import BoundPipeline
 from hanse.errors import ProtocolError
 
-DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
-DTYPES |= {"int32": "I32", "uint64": "U64", "uint8": "U8", "bool": "BOOL"}
+DTYPES = {
+    "float32": "F32",
+    "float64": "F64",
+    "int64": "I64",
+    "int32": "I32",
+    "uint64": "U64",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 """Only the first three travel; the coordinator keeps a step's state in any of them."""
 ALIGNMENT = 64
 Bytes = bytes | bytearray | memoryview

@@ -55,15 +55,13 @@ class Account:
         return Connection(self.url, self.authority, bearer=self.token)
 
 
-def login(url: str, name: str, token: str) -> Account:
+def login(url: str, token: str) -> Account:
     """Exchange an invitation for an account; ConfigError for one that does not count."""
     invitation = Token.parse(token)
     authority = fetch_authority(url, invitation.ca_fingerprint)
     connection = Connection(url, authority)
-    told: Any = connection.request(
-        "POST", "/v1/login", {"name": name, "secret": invitation.secret.hex()}
-    ).json()
-    return Account(name, connection.url, authority, str(told["token"]))
+    told: Any = connection.request("POST", "/v1/login", {"secret": invitation.secret.hex()}).json()
+    return Account(str(told["name"]), connection.url, authority, str(told["token"]))
 
 
 def submit(line: Connection, run: Run) -> str:

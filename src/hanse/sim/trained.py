@@ -5,6 +5,7 @@ the numbers (``origin.json``), so that ``hanse predict`` needs the folder alone.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,13 @@ def open_trained(folder: Path, *, best: bool = False, run_file: Path | None = No
     return Trained(file, run, layout.pack(tensors))
 
 
-def run_of(folder: Path, run_file: Path | None = None) -> Run:
-    """Return the run that left ``folder``, from its run file; imports the user's task."""
-    return _run_file(folder, run_file).load()
+def run_of(folder: Path, run_file: Path | None = None, more: Iterable[str] = ()) -> Run:
+    """Return the run that left ``folder``, from its run file; imports the user's task.
+
+    ``more`` are assignments beside those that the folder names.
+    """
+    file = _run_file(folder, run_file)
+    return parse(file.path, (*file.overrides, *more)).load()
 
 
 def _instead(folder: Path, *, best: bool) -> str:

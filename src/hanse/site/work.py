@@ -7,7 +7,7 @@ and a phase; the rest stays here, unless the site's policy releases reasons.
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hanse.core.frames import model_frame
 from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
+from hanse.sim.files import write_whole
 from hanse.site.gate import Expected, Gate, Released, Withheld
 from hanse.site.home import SiteHome
 from hanse.site.ledger import NoBudget
@@ -68,6 +69,7 @@ class SiteRun:
         self.name = place.home.enrolled().name
         self.job: JobProcess | None = None
         self.read: Specification | None = None
+        self.request: Request | None = None
         self.fingerprint = ""
 
     def open(self) -> None:
@@ -109,19 +111,23 @@ class SiteRun:
         extra = [path for path in spec.app if not path.endswith(".py")]
         here = manifest(self.place.app, extra)
         odd = difference(read_manifest(spec.app), here)
-        enrolled = self.place.home.enrolled()
+        enrolled, roster = self.place.home.enrolled(), canonical.digest(told["roster"])
+        known, accepted = self.folder / "roster", "" if policy is None else policy.roster
+        is_known = known.exists() and known.read_text() == roster
         situation = Situation(
             coordinator=enrolled.coordinator,
-            roster=canonical.digest(told["roster"]),
+            roster=accepted if is_known else roster,
             installed=digest(here),
             simulated=bool(told["simulated"]),
             on_loopback=is_loopback(enrolled.url),
         )
         reasons = [] if odd is None else [odd]
-        refusals = verdict(policy, Request.of(spec, situation))
+        self.request = Request.of(spec, situation)
+        refusals = verdict(policy, self.request)
         reasons += [one.said for one in refusals if odd is None or one.rule != "app"]
         if reasons or policy is None:
             raise NotPermitted(reasons)
+        write_whole(known, roster.encode())  # who joins later is of no matter to this run
         return policy
 
     def token(self) -> str:
@@ -181,6 +187,7 @@ class SiteRun:
         occasion = Occasion(self.run, asked["round"], what)
         try:
             self.open()
+            self._gate(kind)
             self._settle(asked)
             out = self.folder / f"{asked['round']}-{kind}.frame"
             refused = "" if out.exists() else self._compute(asked, kind, out, more)
@@ -230,9 +237,14 @@ class SiteRun:
         return receipt
 
     def _gate(self, kind: str) -> tuple[Gate, Expected]:
+        """Return the gate, by the policy as it is now: what is tightened counts at once."""
         policy = self.place.policy()
-        if policy is None or self.read is None:
+        if policy is None or self.read is None or self.request is None:
             raise NotPermitted(["this site has no policy"])
+        situation = replace(self.request.situation, roster=policy.roster)
+        refusals = verdict(policy, replace(self.request, situation=situation))
+        if refusals:
+            raise NotPermitted([one.said for one in refusals])
         spec = self.read.spec
         bound = spec.bound if kind == "train" else spec.tally
         return Gate(policy, NoBudget(), self.place.record), Expected(bound)
