@@ -28,6 +28,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_hanse_imports_neither_numpy_nor_torch():
-    script = "import hanse, sys; print([m for m in ('numpy', 'torch', 'jinja2') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import hanse, sys; print([m for m in ('numpy', 'torch', 'jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

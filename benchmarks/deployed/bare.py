@@ -66,7 +66,8 @@ def serve(folder: str, size: int, ready) -> None:
     server = uvicorn.Server(config)
 
     class Told:
-        def __init__(self, started): self.started = started  # noqa: E704
+        def __init__(self, started):
+            self.started = started
 
     import threading
 

@@ -2,8 +2,8 @@
 
     python benchmarks/deployed/ours.py --sites 10 --mb 100 --rounds 5
 
-Prints one JSON object: seconds, processor seconds and loopback bytes a round, and the peak memory of
-the coordinator, after one round to warm up.
+Prints one JSON object: seconds, processor seconds and loopback bytes a round, and the peak memory
+of the coordinator, after one round to warm up.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from measure import Sampler, loopback, now
@@ -66,8 +67,8 @@ def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dic
             sampler.__exit__()
             told = line.request("GET", f"/v1/runs/{id}/events").json()
         ends = [e["at"] for e in told["events"] if e["kind"] == "absorbed"]
-        seconds = [b - a for a, b in zip(ends, ends[1:], strict=False)]
-        carried = [b[1] - a[1] for a, b in zip(marks, marks[1:], strict=False)]
+        seconds = [b - a for a, b in pairwise(ends)]
+        carried = [b[1] - a[1] for a, b in pairwise(marks)]
         return {
             "system": "hanse",
             "strategy": strategy,

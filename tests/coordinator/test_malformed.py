@@ -23,6 +23,7 @@ from tests.coordinator.service import (
     submit,
 )
 
+from hanse.errors import HanseError
 from hanse.net.client import Connection
 from hanse.net.session import SignedConnection
 from hanse.net.signing import digest_of, request_text
@@ -111,7 +112,7 @@ class Peer:
             return one
         session, sequence = self.line._numbered()
         digest = digest_of(one.body)
-        with suppress(ValueError):
+        with suppress(ValueError, HanseError):  # what cannot be signed goes unsigned
             method, path = one.method.decode("ascii"), one.path.decode("ascii")
             text = request_text(
                 self.line._coordinator_key, method, path,

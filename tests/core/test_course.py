@@ -76,7 +76,7 @@ TOLD = {"clip": {"norm": 0.5, "list": [1, None, "x"]}}
 
 
 def ready(*sites: str, now: float = 1.0) -> list[Event]:
-    return [Prepared(site, 0, f"bits-{site}", now) for site in sites]
+    return [Prepared(site, 0, "#p", f"bits-{site}", now) for site in sites]
 
 
 def report(site: str, round: int = 1, now: float = 3.0) -> Reported:
@@ -132,10 +132,10 @@ def test_a_run_begins_by_asking_every_site_whether_it_takes_part():
 
 
 def test_a_site_that_declines_is_asked_again_under_another_number():
-    course = after(Declined("a", 0, ("no such data",), 1.0))
+    course = after(Declined("a", 0, "#p", ("no such data",), 1.0))
     assert kinds(course)["a"] == [("prepare", 1)]
     assert course.members["a"].reasons == ("no such data",)
-    course = step(course, Prepared("a", 1, "bits", 2.0))
+    course = step(course, Prepared("a", 1, "#p", "bits", 2.0))
     assert kinds(course)["a"] == []
     assert course.members["a"].is_ready
     assert course.stage == "preparing"
@@ -280,6 +280,8 @@ def test_models_are_judged_as_often_as_the_spec_says(evaluation, judged):
             course = step(course, event)
         if course.stage == "evaluating":
             found.add(number)
+            for site in ABC:
+                course = step(course, scored(site, number))
             course = step(course, Judged(number, {}, 5.0))
     assert found == judged
     assert course.round == 5
@@ -348,15 +350,15 @@ def test_an_answer_is_late_once_its_round_has_ended(stage, kind, late, in_time):
 
 WRONG = {
     "preparing": [
-        Prepared("z", 0, "", 9.0), Declined("z", 0, (), 9.0), Prepared("a", 0, "", 9.0),
-        Prepared("c", 1, "", 9.0), Declined("c", -1, (), 9.0), Opened(1, {}, 9.0), report("c"),
-        scored("c"), absorbed(1),
+        Prepared("z", 0, "#p", "", 9.0), Declined("z", 0, "#p", (), 9.0),
+        Prepared("a", 0, "#p", "", 9.0), Prepared("c", 1, "#p", "", 9.0),
+        Declined("c", -1, "#p", (), 9.0), Opened(1, {}, 9.0), report("c"), scored("c"), absorbed(1),
     ],
     "between": [Opened(0, {}, 9.0), Opened(2, {}, 9.0), report("a"), absorbed(1), scored("a")],
     "training": [
         Opened(1, {}, 9.0), Opened(2, {}, 9.0), report("b", 2), report("b", 0), report("z"),
         Reported("a", 1, "another", "blob", 9.0), Refused("a", 1, "#", "no", 9.0), absorbed(1),
-        scored("a"), Prepared("a", 0, "", 9.0), Failed("z", 1, "#", "no", 9.0),
+        scored("a"), Prepared("a", 0, "#p", "", 9.0), Failed("z", 1, "#", "no", 9.0),
     ],
     "summing": [
         absorbed(2), absorbed(0), Opened(2, {}, 9.0), Reported("a", 1, "another", "blob", 9.0),
@@ -426,8 +428,9 @@ def test_time_never_steps_back():
 
 
 EVENTS = [
-    *ready("a"), Declined("b", 3, ("no", "data"), 1.5), Declined("b", 3, (), 1.5), OPENED,
-    report("a"), Refused("a", 1, "#", "nö", 3.0), Failed("a", 1, "#", '"\n', 3.0),
+    *ready("a"), OPENED,
+    Declined("b", 3, "#p", ("no", "data"), 1.5), Declined("b", 3, "#p", (), 1.5), report("a"),
+    Refused("a", 1, "#", "nö", 3.0), Failed("a", 1, "#", '"\n', 3.0),
     Late("a", 1, "train", "#", "late", 3.25), Ticked(4.0), absorbed(1), scored("a"),
     Scored("a", 1, "#", (), 5.0), Unscored("a", 1, "#", "", 5.0), Judged(1, {"x": [1.5]}, 6.0),
     Concluded("failed", "disk", 7.0), Acknowledged("a", 1, "#", 8.0),
@@ -552,9 +555,9 @@ class AnyOrder(RuleBasedStateMachine):
         mark = f"#{kind}-{site}-{round}"
         match how:
             case "ready":
-                return Prepared(site, round, f"bits-{site}", self.now)
+                return Prepared(site, round, mark, f"bits-{site}", self.now)
             case "declines":
-                return Declined(site, round, ("not today", how), self.now)
+                return Declined(site, round, mark, ("not today", how), self.now)
             case "reports":
                 return Reported(site, round, mark, f"blob-{site}-{round}", self.now)
             case "refuses":
@@ -681,8 +684,8 @@ class AnyOrder(RuleBasedStateMachine):
             Refused(site, number, "#", "no", now),
             Scored("stranger", number + 1, "#", (), now),
             Scored(site, number + 1, "#", (), now),
-            Prepared("stranger", 0, "", now),
-            Prepared(site, self.course.members[site].attempt + 1, "", now),
+            Prepared("stranger", 0, "#p", "", now),
+            Prepared(site, self.course.members[site].attempt + 1, "#p", "", now),
             Opened(number + 2, {}, now),
             Absorbed(number, "model", "", {}, now),
         ]

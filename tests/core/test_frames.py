@@ -14,7 +14,7 @@ from hanse.core.pipeline import Pipeline
 from hanse.core.step import Scalar
 from hanse.errors import ProtocolError
 
-DTYPE = st.sampled_from(list(DTYPES))
+DTYPE = st.sampled_from(["float32", "float64", "int64"])
 NAMES = st.lists(st.text("abcdefgh_", min_size=1, max_size=8), unique=True, max_size=5)
 FRAMES = NAMES.flatmap(
     lambda names: st.tuples(*(st.tuples(st.just(n), DTYPE, st.integers(0, 50)) for n in names))
