@@ -155,10 +155,10 @@ class Federation:
 
     def __exit__(self, *_: object) -> None:
         """End every process, the sites first."""
-        for process in self.processes.values():
-            if process.poll() is None:
+        for name, process in self.processes.items():
+            if name != "coordinator" and process.poll() is None:
                 process.terminate()
-        for name in [*reversed(self.processes)]:
+        for name in sorted(self.processes, key=lambda name: name == "coordinator"):
             self.end(name)
 
 

@@ -142,7 +142,7 @@ def test_baselines_need_test_data_at_the_sites(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["explian"], "No such command 'explian'. Did you mean 'explain'?"),
+        (["explian"], "No such command 'explian'. Did you mean 'explain'"),
         (["run"], "Missing argument 'RUN.toml'"),
         (["run", "run.toml", "--rouns", "3"], "No such option: --rouns"),
         (["run", "run.toml", "--rounds", "many"], "Invalid value for '--rounds'"),

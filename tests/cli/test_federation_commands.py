@@ -122,7 +122,7 @@ def tell(s: Story) -> None:
         s.tell(f"accept {site}", "site", "roster", "accept", "--yes", "--home", s.folder / site)
         s.begin(site, "site", "start", "--app", "heart", "--home", s.folder / site)
     token = s.token("--researcher", "anna")
-    s.tell("login", "login", s.url, "--name", "anna", "--token-file", token)
+    s.tell("login", "login", s.url, "--token-file", token)
     s.run = s.tell("submit", "submit", "heart/run.toml", "--sites", "cleveland,hungary").strip()
     s.tell("follow", "status", "--follow")
     s.tell("status", "status")
@@ -268,8 +268,9 @@ def test_a_command_typed_wrong_says_what_to_do(at_home, words, status, said):
 )
 def test_a_token_that_is_none_is_refused_before_anything_is_dialled(at_home, tmp_path, token, said):
     (tmp_path / "token").write_text(token)
-    for words in (("site", "join"), ("login",)):
-        ran = at_home(*words, "https://localhost:1", "--name", "x", "--token-file", "token")
+    url = "https://localhost:1"
+    for words in (("site", "join", url, "--name", "x"), ("login", url)):
+        ran = at_home(*words, "--token-file", "token")
         assert ran.status == 2
         assert said in ran.err
         assert "Hint:" in ran.err

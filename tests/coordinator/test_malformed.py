@@ -229,7 +229,6 @@ def check(found: Storm, messages: int) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(reason="bodies beyond canonical JSON, and a first that is no number, are 500")
 def test_twenty_thousand_mutated_messages_do_no_harm(coordinator: Coordinator):
     check(storm(coordinator, 20_000), 20_000)
 
@@ -243,13 +242,12 @@ def test_a_million_mutated_messages_do_no_harm(coordinator: Coordinator):
 def test_a_body_that_is_larger_than_allowed_is_refused_before_it_is_sent(coordinator: Coordinator):
     line: Connection = coordinator.dial()
     wire = Wire(coordinator, None)
-    for path in (b"/v1/join", b"/v1/login", b"/v1/poll"):
+    for path, status in ((b"/v1/join", 413), (b"/v1/login", 413), (b"/v1/poll", 401)):
         head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n"
-        assert wire.send(head, is_whole=True) == 413
+        assert wire.send(head, is_whole=True) == status
     assert line.exchange("GET", "/v1/about").status == 200
 
 
-@pytest.mark.xfail(reason="a body is read whole before it is asked who sends it")
 def test_who_is_not_known_cannot_make_the_coordinator_hold_a_large_body(coordinator: Coordinator):
     head = b"POST /v1/runs/none-1/0/train HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (
         100 * MIB

@@ -47,35 +47,27 @@ def after(*events) -> Registry:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_an_invitation_counts_for_its_name_until_it_expires(role):
+def test_an_invitation_says_for_whom_and_as_what_until_it_expires(role):
     registry = after(invited("ulm", role))
-    asked = "site" if role == "site" else "researcher"
     for now in (-1e9, 0.0, 99.999):
-        assert registry.invited(SECRETS[0], "ulm", asked, now).role == role
+        found = registry.invited(SECRETS[0], now)
+        assert (found.name, found.role) == ("ulm", role)
 
 
 @pytest.mark.parametrize(
-    ("events", "secret", "name", "role", "now", "text"),
+    ("events", "secret", "now", "text"),
     [
-        ([], 0, "ulm", "site", 0.0, "ulm: no such invitation, or it is used"),
-        ([invited()], 1, "ulm", "site", 0.0, "no such invitation"),
-        ([invited()], 0, "ulm", "site", 100.0, "the invitation of ulm has expired"),
-        ([invited()], 0, "genf", "site", 0.0, "is for ulm, not for genf"),
-        ([invited()], 0, "ulm", "researcher", 0.0, "the invitation is for ulm"),
-        ([invited()], 0, "ulm", "operator", 0.0, "the invitation is for ulm"),
-        ([invited(role="operator")], 0, "ulm", "site", 0.0, "the invitation is for ulm"),
-        ([invited(), joined()], 0, "ulm", "site", 20.0, "no such invitation, or it is used"),
-        ([invited("anna", "viewer"), logged_in()], 0, "anna", "viewer", 20.0, "or it is used"),
+        ([], 0, 0.0, "no such invitation, or it is used"),
+        ([invited()], 1, 0.0, "no such invitation"),
+        ([invited()], 0, 100.0, "the invitation of ulm has expired"),
+        ([invited(), joined()], 0, 20.0, "no such invitation, or it is used"),
+        ([invited("anna", "viewer"), logged_in()], 0, 20.0, "or it is used"),
+        ([invited(), revoked("ulm")], 0, 20.0, "no such invitation"),
     ],
 )
-def test_an_invitation_counts_for_nothing_else(events, secret, name, role, now, text):
+def test_an_invitation_counts_for_nothing_else(events, secret, now, text):
     with pytest.raises(NotTrusted, match=text):
-        after(*events).invited(SECRETS[secret], name, role, now)
-
-
-def test_who_logs_in_gets_the_role_of_the_invitation_and_not_the_one_that_is_asked_for():
-    found = after(invited("anna", "viewer")).invited(SECRETS[0], "anna", "operator", 0.0)
-    assert found.role == "viewer"
+        after(*events).invited(SECRETS[secret], now)
 
 
 def test_an_invitation_is_used_by_its_secret_and_others_stay_open():
@@ -136,9 +128,10 @@ def test_a_revoked_user_is_nobody_from_then_on():
 # Names
 
 
-@pytest.mark.parametrize("name", ["a", "0", "ulm", "va-long-beach", "9-lives-", "x" * 63])
-def test_a_name_that_nobody_has_is_free(name):
-    after(invited(), joined()).check_free(name if name != "ulm" else "ulm-2")
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["a", "0", "ulm-2", "va-long-beach", "9-lives-", "x" * 63])
+def test_a_name_that_nobody_has_is_free(name, role):
+    after(invited(), joined()).check_free(name, role)
 
 
 @pytest.mark.parametrize(
@@ -146,15 +139,25 @@ def test_a_name_that_nobody_has_is_free(name):
 )
 def test_a_name_that_is_none_is_not_free(name):
     with pytest.raises(ConfigError, match="is no name"):
-        Registry().check_free(name)
+        Registry().check_free(name, "site")
 
 
 @pytest.mark.parametrize("end", [[], [revoked("ulm"), revoked("anna")]])
-def test_a_name_is_used_once_even_when_it_is_revoked(end):
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["ulm", "anna"])
+def test_a_name_is_used_once_even_when_it_is_revoked(end, name, role):
     registry = after(joined("ulm"), logged_in("anna"), *end)
-    for name in ("ulm", "anna"):
+    if (name, role, end) == ("anna", "researcher", []):
+        registry.check_free(name, role)  # she logs in anew
+    else:
         with pytest.raises(Conflict, match=f"{name} is taken"):
-            registry.check_free(name)
+            registry.check_free(name, role)
+
+
+def test_who_logs_in_anew_ends_her_former_token():
+    registry = after(logged_in("anna", token=3), logged_in("anna", token=4, secret=1))
+    assert registry.user_of(SECRETS[3], 0.0) is None
+    assert (registry.user_of(SECRETS[4], 0.0) or "")[0] == "anna"
 
 
 # Events
@@ -189,36 +192,38 @@ def test_a_body_that_lacks_something_is_no_event(kind):
 NAMES = st.sampled_from(["ulm", "genf", "anna", "bert"])
 WISHES = st.one_of(
     st.tuples(st.just("invite"), NAMES, st.sampled_from(ROLES)),
-    st.tuples(st.just("use"), NAMES, st.sampled_from(ROLES), st.integers(0, 20)),
+    st.tuples(st.just("use"), NAMES, st.integers(0, 20)),
     st.tuples(st.just("revoke"), NAMES),
 )
 
 
 @given(st.lists(WISHES, max_size=30))
-def test_in_any_order_a_name_is_used_once_an_invitation_once_and_a_revoked_one_never(wishes):
+def test_in_any_order_a_site_joins_once_an_invitation_counts_once_and_a_revoked_one_never(wishes):
     """Invitations are asked and used as the coordinator does: what it refuses is no event."""
     registry, events, given_out, used, gone = Registry(), [], [], set(), set()
     for now, wish in enumerate(wishes):
         kind, name, *rest = wish
         try:
             if kind == "invite":
-                registry.check_free(name)
+                registry.check_free(name, rest[0])
                 secret = digest(f"secret {now}")
                 given_out.append(secret)
                 body = {"name": name, "role": rest[0], "secret": secret, "expires": now + 10.0}
                 event = ("invited", body)
             elif kind == "use":
-                registry.check_free(name)
-                secret = given_out[rest[1] % len(given_out)] if given_out else digest("none")
-                role = registry.invited(secret, name, rest[0], float(now)).role
+                secret = given_out[rest[0] % len(given_out)] if given_out else digest("none")
+                found = registry.invited(secret, float(now))
+                registry.check_free(found.name, found.role)
                 assert secret not in used
-                assert name not in {*registry.sites, *registry.users}
+                assert found.name not in registry.sites
+                assert found.name not in gone
                 used.add(secret)
-                body = {"name": name, "secret": secret, "now": float(now), "key": KEYS[0]}
+                body = {"name": found.name, "secret": secret, "now": float(now), "key": KEYS[0]}
                 event = ("joined", body)
-                if role != "site":
-                    token = digest(f"token {name}")
-                    event = ("logged_in", {**body, "role": role, "token": token, "expires": 1e9})
+                if found.role != "site":
+                    token = digest(f"token {now}")
+                    told = {**body, "role": found.role, "token": token, "expires": 1e9}
+                    event = ("logged_in", told)
             else:
                 event = revoked(name)
                 gone |= {name} & {*registry.sites, *registry.users}
@@ -228,6 +233,9 @@ def test_in_any_order_a_name_is_used_once_an_invitation_once_and_a_revoked_one_n
         events.append(event)
         assert used.isdisjoint(registry.invitations)
         assert gone.isdisjoint(entry["name"] for entry in registry.roster)
-        assert all(registry.user_of(digest(f"token {name}"), 0.0) is None for name in gone)
+        tokens = [digest(f"token {number}") for number in range(now + 1)]
+        seen = [one for token in tokens if (one := registry.user_of(token, 0.0)) is not None]
+        assert gone.isdisjoint(name for name, _ in seen)
+        assert len({name for name, _ in seen}) == len(seen)
         assert registry.sites.keys().isdisjoint(registry.users)
     assert after(*events) == registry

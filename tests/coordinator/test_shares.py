@@ -97,9 +97,6 @@ def another_header(share: bytearray, chance: Chance) -> None:
 
 NUMBERS = [not_finite, odd_nan, above_the_limit, above_the_norm, scalars_out_of_schema]
 FORMS = [another_size, another_dtype, another_shape, another_header]
-HEADER_BUG = pytest.mark.xfail(
-    reason="Receiving.take keeps a chunk before it is looked at: asked again, nothing is wrong"
-)
 Wrong = Callable[[bytearray, Chance], bytes | None]
 
 
@@ -142,7 +139,7 @@ def test_good_shares_are_taken(room: Room):
 
 
 @pytest.mark.parametrize(
-    "wrong", [*NUMBERS, another_size, *(pytest.param(f, marks=HEADER_BUG) for f in FORMS[1:])],
+    "wrong", [*NUMBERS, *FORMS],
     ids=lambda wrong: wrong.__name__,
 )  # fmt: skip
 def test_none_of_ten_thousand_bad_shares_is_taken(room: Room, wrong: Wrong):
@@ -201,7 +198,7 @@ def counted(coordinator: Coordinator, run: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "wrongs",
-    [[*NUMBERS, another_size], pytest.param(FORMS[1:], marks=HEADER_BUG)],
+    [[*NUMBERS, another_size], FORMS[1:]],
     ids=["numbers", "forms"],
 )
 def test_no_bad_share_over_the_wire_is_counted(coordinator: Coordinator, ada: Site, wrongs):
@@ -219,7 +216,6 @@ def test_no_bad_share_over_the_wire_is_counted(coordinator: Coordinator, ada: Si
     assert told["model"] == before
 
 
-@pytest.mark.xfail(reason="a second announcement of one blob is inspected without what comes later")
 def test_a_share_announced_twice_while_it_arrives_is_looked_at_whole(
     coordinator: Coordinator, ada: Site, bob: Site
 ):
@@ -240,7 +236,6 @@ def test_a_share_announced_twice_while_it_arrives_is_looked_at_whole(
     assert counted(coordinator, run) == [["bob"]]
 
 
-@pytest.mark.xfail(reason="an upload that was replaced still writes into the file of the new one")
 def test_an_upload_that_was_replaced_does_not_spoil_the_new_one(
     coordinator: Coordinator, ada: Site, bob: Site
 ):

@@ -169,9 +169,20 @@ def test_a_discarded_upload_is_gone_and_its_late_chunks_fail(folder, room):
     room.discard("ulm")
     room.discard("ulm")
     assert room.names() == []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ProtocolError, match="has ended"):
         upload.write(1, chunk(1))
     assert room.upload("ulm", LISTING).next == 0
+
+
+def test_an_upload_whose_place_was_taken_twice_writes_nothing_into_its_successors(room):
+    other = Listing.of(CONTENT[::-1])
+    old = room.upload("ulm", LISTING)
+    for listing, content in ((other, CONTENT[::-1]), (LISTING, CONTENT)):
+        new = room.upload("ulm", listing)
+        with pytest.raises(ProtocolError, match="has ended"):
+            old.write(0, chunk(0))
+        new.write(0, content[: listing.length(0)])
+        assert new.read() == content[: listing.length(0)]
 
 
 def test_a_destroyed_room_is_gone_with_its_key(folder):

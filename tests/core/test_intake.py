@@ -13,7 +13,6 @@ from hanse.core.seeds import stream
 from hanse.core.step import Scalar
 from hanse.core.sums import on_wire
 from hanse.core.weight import Weight
-from hanse.errors import ProtocolError
 from hanse.privacy import Clip
 
 LAYOUT = Layout.build("float32", [("w", (20,), "trainable"), ("b", (3,), "trainable")])
@@ -118,8 +117,7 @@ def test_ten_thousand_frames_with_random_bytes_are_refused_or_within_the_claim()
         for at in random.integers(0, len(content), 4):
             mutated[at] = random.integers(0, 256)
         if mutated[:header] != content[:header]:
-            with pytest.raises(ProtocolError, match="another header"):
-                look(CLIPPED, mutated)
+            assert "another header" in (look(CLIPPED, mutated) or "")
         elif look(CLIPPED, mutated) is None:
             taken += 1
             vector = share_frame(CLIPPED).views(mutated)["model"].astype(np.float64)
@@ -147,5 +145,4 @@ def test_a_header_longer_than_a_chunk_is_compared_to_its_end():
     assert len(share_frame(bound).header) > CHUNK
     assert look(bound, content) is None
     content[len(share_frame(bound).header) - 1] ^= 1
-    with pytest.raises(ProtocolError, match="another header"):
-        look(bound, content)
+    assert "another header" in (look(bound, content) or "")

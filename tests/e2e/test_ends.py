@@ -182,8 +182,8 @@ norm = 2.0
             "north refuses: the run clips to 2, the policy's largest clip is 0.5",
             "north refuses: the run reads table for marketing; it is for cardio",
         )
-        told = deployed.told(id)["members"]
-        assert (told["north"]["ready"], told["south"]["ready"]) == (False, True)
+        until(lambda: deployed.told(id)["members"]["south"]["ready"])
+        assert not deployed.told(id)["members"]["north"]["ready"]
     finally:
         path.write_text(text)
     assert deployed.end(id)["outcome"] == "done"

@@ -130,7 +130,7 @@ def test_no_packet_goes_to_any_other_address(tmp_path):
                 hanse(there, "site", "join", url, "--name", site, *how)
             token = hanse(here, "coordinator", "invite", "--researcher", "anna", "--home", home)
             (tmp_path / "token").write_text(token)
-            hanse(there, "login", url, "--name", "anna", "--token-file", tmp_path / "token")
+            hanse(there, "login", url, "--token-file", tmp_path / "token")
             for site in ("north", "west"):
                 hanse(there, "site", "roster", "accept", "--yes", "--home", tmp_path / site)
             run = tmp_path / "app" / "run.toml"

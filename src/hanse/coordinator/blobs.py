@@ -170,6 +170,7 @@ class BlobWriter:
             self._end_chunk()
         listing = Listing(self._size, tuple(self._digests))
         sync_file(self._file)
+        self._file.close()
         path = self._folder / listing.id[:2] / listing.id[2:]
         make_folder(path.parent)
         beside = self._unfinished.with_suffix(SUFFIX)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hanse.config.specification import Specification
-from hanse.coordinator.blobs import BlobStore
+from hanse.coordinator.blobs import BlobStore, Damaged
 from hanse.coordinator.journal import Journal, JournalBroken, fail_stop
 from hanse.coordinator.receiving import Receiving
 from hanse.coordinator.spool import Room, Spool
@@ -200,11 +200,12 @@ class LiveRun:
             size = inspection.frame.size
             raise TooLarge(f"{site}: {listing.size} bytes, and the spec says {size}")
         found = self.receiving.get(key)
-        if found is None or found.digest != mark:
+        if found is None or found.upload.listing.id != listing.id:
             upload = self.room(round, kind).upload(site, listing)
             found = self.receiving[key] = Receiving(mark, upload, inspection)
             for number, chunk in enumerate(upload.chunks()):
                 found.inspection.look(number, chunk)
+        found.digest = mark
         return found
 
     def _inspection(self, kind: str) -> Inspection:
@@ -234,7 +235,9 @@ class LiveRun:
         with self.lock:
             if key in self.receipts:
                 return _taken(self.receipts[key])
-            self.receiving.pop(key, None)
+            if self.receiving.get(key) is not receiving:
+                raise ProtocolError(f"{key[0]}: another answer was announced meanwhile")
+            self.receiving.pop(key)
             if course.is_late(self.course, key[2], key[1]):
                 reason = f"late: round {key[1]} has ended"
                 late = events.Late(*key, receiving.digest, reason, self.clock.now())
@@ -312,6 +315,8 @@ class LiveRun:
             self._carry_on()
         except JournalBroken:
             raise
+        except Damaged as error:
+            self._record(events.Concluded("failed", str(error), self.clock.now()))
         except OSError as error:
             fail_stop(error)
         except Exception as error:

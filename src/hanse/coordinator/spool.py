@@ -95,6 +95,8 @@ class Room:
                 raise FileNotFoundError(f"the room {self._folder.name} was destroyed")
             found = self._uploads.get(name)
             if found is None or found.listing.id != listing.id:
+                if found is not None:
+                    found.end()
                 self._keep(name, listing)
                 path = self._folder / (name + SUFFIX)
                 found = self._uploads[name] = Upload(path, listing, self._key)
@@ -119,11 +121,12 @@ class Room:
     def discard(self, name: str) -> None:
         """Remove an upload, if it is there."""
         with self._lock:
+            if name in self._uploads:
+                self._uploads.pop(name).end()
             if name in self.names():
                 (self._folder / (name + SUFFIX)).unlink()
                 (self._folder / (name + LISTING)).unlink(missing_ok=True)
                 sync_folder(self._folder)
-            self._uploads.pop(name, None)
 
     def destroy(self) -> None:
         """Destroy the key, durably, and then remove the uploads; twice is as once."""
@@ -131,6 +134,8 @@ class Room:
             if self._key is None:
                 return
             self._key = None
+            for upload in self._uploads.values():
+                upload.end()
             self._uploads.clear()
             erase(self._folder / "key")
             self._empty()
@@ -160,10 +165,14 @@ class Room:
 
 
 class Upload:
-    """One blob on its way in, chunk after chunk; ``next`` is the first that has not arrived."""
+    """One blob on its way in, chunk after chunk; ``next`` is the first that has not arrived.
+
+    Its file may belong to another upload once it has ended, so nothing is written from then on.
+    """
 
     def __init__(self, path: Path, listing: Listing, room_key: bytes) -> None:
         self.listing, self._path = listing, path
+        self._lock, self._has_ended = threading.Lock(), False
         id = bytes.fromhex(listing.id)
         header = first_bytes(path, HEADER)
         has_begun = len(header) == HEADER and header[SALT:] == id
@@ -184,8 +193,24 @@ class Upload:
         """Keep chunk ``number``, which must be ``next``.
 
         ProtocolError, and nothing changes, for another number, length or digest than the listing
-        says. OSError if it cannot be written; FileNotFoundError if the upload was discarded.
+        says, or after the end. OSError if it cannot be written.
         """
+        with self._lock:
+            self._check(number, chunk)
+            sealed = bytearray(len(chunk) + TAG)
+            self._cipher.encrypt_into(nonce(number), chunk, None, sealed)
+            with self._file(os.O_WRONLY) as file:
+                write_at(file, sealed, offset(number))
+            self.next = number + 1
+
+    def end(self) -> None:
+        """Take nothing more: what is under way is finished, what comes later refused."""
+        with self._lock:
+            self._has_ended = True
+
+    def _check(self, number: int, chunk: bytes | bytearray | memoryview) -> None:
+        if self._has_ended:
+            raise ProtocolError("the upload has ended: another took its place, or its round is over")
         if number != self.next or self.is_complete:
             of = f"chunk {number} of {len(self.listing.chunks)} of a blob"
             raise ProtocolError(f"{of} came where {self.next} was expected")
@@ -194,14 +219,15 @@ class Upload:
             raise ProtocolError(f"chunk {number} has {len(chunk)} bytes, not {expected}")
         if hashlib.sha256(chunk).digest() != self.listing.chunks[number]:
             raise ProtocolError(f"chunk {number} has another digest than its listing says")
-        sealed = bytearray(len(chunk) + TAG)
-        self._cipher.encrypt_into(nonce(number), chunk, None, sealed)
-        with self._file(os.O_WRONLY) as file:
-            write_at(file, sealed, offset(number))
-        self.next = number + 1
 
     def finish(self) -> None:
-        """Make a complete upload durable; ProtocolError if chunks are missing."""
+        """Make a complete upload durable; ProtocolError if chunks are missing, or it has ended."""
+        with self._lock:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._has_ended:
+            raise ProtocolError("the upload has ended: another took its place, or its round is over")
         if not self.is_complete:
             missing = f"{self.next} of {len(self.listing.chunks)} chunks have arrived"
             raise ProtocolError(f"an upload cannot be finished: {missing}")

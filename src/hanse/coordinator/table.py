@@ -2,6 +2,7 @@
 
 from hanse.coordinator import for_people, for_sites, schemas
 from hanse.coordinator.access import Role
+from hanse.coordinator.openapi import openapi
 from hanse.coordinator.routes import MIB, RUN, SITE_RUN, Route
 
 ANYONE: tuple[Role, ...] = ("anyone",)
@@ -14,6 +15,7 @@ ANSWER = "/v1/runs/{run}/{round}/{kind}"
 TABLE: tuple[Route, ...] = (
     Route("GET", "/v1/about", ANYONE, for_sites.about),
     Route("GET", "/v1/ca", ANYONE, for_sites.authority),
+    Route("GET", "/v1/openapi.json", ANYONE, openapi),
     Route("POST", "/v1/join", ANYONE, for_sites.join, schemas.Join),
     Route("POST", "/v1/login", ANYONE, for_people.login, schemas.Login),
     # sites
