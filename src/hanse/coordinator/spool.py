@@ -210,7 +210,7 @@ class Upload:
 
     def _check(self, number: int, chunk: bytes | bytearray | memoryview) -> None:
         if self._has_ended:
-            raise ProtocolError("the upload has ended: another took its place, or its round is over")
+            raise ProtocolError("the upload has ended, with its round or for another")
         if number != self.next or self.is_complete:
             of = f"chunk {number} of {len(self.listing.chunks)} of a blob"
             raise ProtocolError(f"{of} came where {self.next} was expected")
@@ -227,7 +227,7 @@ class Upload:
 
     def _finish(self) -> None:
         if self._has_ended:
-            raise ProtocolError("the upload has ended: another took its place, or its round is over")
+            raise ProtocolError("the upload has ended, with its round or for another")
         if not self.is_complete:
             missing = f"{self.next} of {len(self.listing.chunks)} chunks have arrived"
             raise ProtocolError(f"an upload cannot be finished: {missing}")
