@@ -15,7 +15,7 @@ class Bell:
         self.is_closing = False
 
     def ring(self, site: str | None) -> None:
-        """Wake the polls of ``site``, or of all sites; and those who watch."""
+        """Wake the polls of ``site`` (None: all sites, the empty text: none), and watchers."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 self._loop.call_soon_threadsafe(self._ring, site)

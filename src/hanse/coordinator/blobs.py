@@ -83,16 +83,9 @@ class BlobStore:
         more than its encryption.
         """
         listing = self.listing(id)
-        path = self._path(id)
-        path.stat()
-
-        def chunks() -> Iterator[bytes]:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(first * CHUNK)
-                for number in range(first, len(listing.chunks)):
-                    yield file.read(listing.length(number))
-
-        return chunks()
+        view = self._view(listing)
+        starts = range(first * CHUNK, listing.size, CHUNK)
+        return (bytes(view[start : start + CHUNK]) for start in starts)
 
     def map(self, id: str) -> memoryview:
         """Return a read-only view of the whole blob, which was verified; errors as ``listing``.
@@ -101,9 +94,12 @@ class BlobStore:
         """
         for _ in self._chunks(listing := self.listing(id), 0):
             pass
+        return self._view(listing)
+
+    def _view(self, listing: Listing) -> memoryview:
         if listing.size == 0:
             return memoryview(b"")
-        with open(self._path(id), "rb") as file:
+        with open(self._path(listing.id), "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), listing.size, access=mmap.ACCESS_READ))
 
     def delete(self, id: str) -> None:

@@ -1,13 +1,15 @@
 """A run under way at the coordinator: the driver of :mod:`hanse.core.course`.
 
-Answers of sites come from many threads; each becomes an event, which is journalled before anything
-follows from it, and only then receipted. One thread does what is due: it adds shares to the running
-sum as they are counted, closes rounds, and judges models.
+Answers of sites come from many threads; each becomes an event, which is receipted once it is
+durable. The journal keeps the order in which events are queued, so what follows from an event is
+never durable without it; what one thread does that is due (it adds shares to the running sum as
+they are counted, closes rounds, judges models) waits for its own event before anybody sees it.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from hanse.config.specification import Specification
 from hanse.coordinator.blobs import BlobStore, Damaged
-from hanse.coordinator.journal import Journal, JournalBroken, fail_stop
+from hanse.coordinator.journal import Entry, Journal, JournalBroken, fail_stop
 from hanse.coordinator.receiving import Receiving
 from hanse.coordinator.spool import Room, Spool
 from hanse.coordinator.total import Memory, absorb, fold
@@ -47,6 +49,20 @@ class Clock:
         return self.base + (time.monotonic() - self.began)
 
 
+@dataclass
+class Queued:
+    """An event that counts already, and is not durable yet: nobody is told of it."""
+
+    event: events.Event
+    future: "Future[list[Entry]]"
+    why_late: str | None = None
+
+    @property
+    def key(self) -> Key | None:
+        """Which answer it is the taking of."""
+        return _key_of(self.event)
+
+
 class LiveRun:
     """One run: its course, what is arriving for it, and the thread that carries it on."""
 
@@ -62,12 +78,13 @@ class LiveRun:
     ) -> None:
         """Fold what the journal has of the run. ``changed(run, site)`` is told of each event.
 
-        ``site`` is None where what several sites are asked may have changed.
+        ``site`` is who is asked something new by it: None for several, the empty text for nobody.
         """
         self.id, self.read, self.stream = id, read, f"run/{id}"
         self.journal, self.blobs, self.spool, self.changed = journal, blobs, spool, changed
         self.course = course.begin(read.spec, model)
         self.receipts = dict[Key, dict[str, Json]]()
+        self.queued = dict[Key, Queued]()
         self.history = dict[int, dict[str, Any]]()
         self.lock, self.news = threading.RLock(), threading.Condition()
         self.receiving = dict[Key, Receiving]()
@@ -75,7 +92,9 @@ class LiveRun:
         self.best: tuple[int, str, float, str] | None = None
         for entry in journal.read(self.stream):
             if entry.kind in events.KINDS:
-                self._keep(events.from_json(entry.kind, entry.body), entry.seq, entry.hash)  # pyright: ignore
+                event = events.from_json(entry.kind, entry.body)  # pyright: ignore
+                self._keep(event)
+                self._receipted(event, self._why_late(event), entry)
         self.clock = Clock(self.course.now)
         self.summed: Accumulator | None = None
         self.folded: set[str] = set()
@@ -86,23 +105,44 @@ class LiveRun:
     # --- events
 
     def record(self, event: events.Event) -> dict[str, Json]:
-        """Journal an event, then let it count; return its receipt. ProtocolError if it must not."""
+        """Journal an event and let it count; return its receipt. ProtocolError if it must not.
+
+        Who holds the lock while it waits lets nobody see what follows before it is durable.
+        """
+        return self._durable(self._queue(event))
+
+    def _queue(self, event: events.Event) -> "Queued":
         with self.lock:
             course.step(self.course, event)
-            entry = self.journal.append_now(self.stream, [events.to_json(event)])[0]
-            receipt = self._keep(event, entry.seq, entry.hash)
-        site = getattr(event, "site", None)
-        quiet = isinstance(event, events.Reported | events.Scored) and self.course.stage in (
-            "training",
-            "evaluating",
-        )
-        self.changed(self.id, site if quiet else None)
+            queued = Queued(event, self.journal.append(self.stream, [events.to_json(event)]))
+            self._keep(event)
+            queued.why_late = self._why_late(event)
+            if queued.key is not None:
+                self.queued[queued.key] = queued
+            return queued
+
+    def _durable(self, queued: "Queued") -> dict[str, Json]:
+        """Wait until an event is durable; return its receipt."""
+        entry = queued.future.result()[0]
+        with self.lock:
+            receipt = self._receipted(queued.event, queued.why_late, entry)
+            if queued.key is not None:
+                self.queued.pop(queued.key, None)
+        self.changed(self.id, self._who_hears(queued.event))
         with self.news:
             self.news_number += 1
             self.news.notify_all()
         return receipt
 
-    def _keep(self, event: events.Event, seq: int, hash: str) -> dict[str, Json]:
+    def _who_hears(self, event: events.Event) -> str | None:
+        """Return whom to wake. Who answered knows that it did; it is asked no more, or later."""
+        if isinstance(event, events.Declined):
+            return event.site
+        if isinstance(event, events.Prepared | events.Reported | events.Scored | events.Late):
+            return "" if self.course.stage in ("preparing", "training", "evaluating") else None
+        return None
+
+    def _keep(self, event: events.Event) -> None:
         self.course = course.step(self.course, event)
         match event:
             case events.Absorbed(number, _, _, row) | events.Judged(number, row):
@@ -111,6 +151,10 @@ class LiveRun:
                     self._keep_best(number, row)
             case _:
                 pass
+
+    def _receipted(
+        self, event: events.Event, why_late: str | None, entry: Entry
+    ) -> dict[str, Json]:
         key = _key_of(event)
         if key is None:
             return {}
@@ -120,9 +164,9 @@ class LiveRun:
             "round": key[1],
             "kind": key[2],
             "digest": getattr(event, "digest", ""),
-            "entry": hash,
-            "seq": seq,
-            "late": self._why_late(event),
+            "entry": entry.hash,
+            "seq": entry.seq,
+            "late": why_late,
         }
         self.receipts[key] = receipt
         return receipt
@@ -176,22 +220,36 @@ class LiveRun:
         }
         mark, key = digest(told), (site, round, kind)
         with self.lock:
-            known = self.receipts.get(key)
-            if known is not None and known["digest"] == mark:
-                return _taken(known)
-            if known is not None:
-                raise Conflict(f"{site}: another {kind} of round {round} is there already")
-            if course.is_late(self.course, kind, round):
-                reason = f"late: round {round} has ended"
-                late = events.Late(site, round, kind, mark, reason, self.clock.now())
-                return _taken(self.record(late))
-            asked = course.assignments(self.course, site)
-            if not any((one.kind, one.round) == (kind, round) for one in asked):
-                raise ProtocolError(f"{site}: {kind} of round {round} was not asked")
-            if listing is None:
-                return _taken(self.record(self._event(site, round, kind, mark, body)))
-            receiving = self._announced(key, mark, listing)
-        return self.progress(key, receiving)
+            known = self._known(key)
+            if known is None and not course.is_late(self.course, kind, round):
+                asked = course.assignments(self.course, site)
+                if not any((one.kind, one.round) == (kind, round) for one in asked):
+                    raise ProtocolError(f"{site}: {kind} of round {round} was not asked")
+                if listing is None:
+                    known = self._queue(self._event(site, round, kind, mark, body))
+                else:
+                    receiving = self._announced(key, mark, listing)
+            elif known is None:
+                known = self._queue(self._late(key, mark))
+        if known is None:
+            return self.progress(key, receiving)  # pyright: ignore[reportPossiblyUnboundVariable]
+        receipt = self._settled(known)
+        if receipt["digest"] != mark:
+            raise Conflict(f"{site}: another {kind} of round {round} is there already")
+        return _taken(receipt)
+
+    def _known(self, key: Key) -> "dict[str, Json] | Queued | None":
+        """Return the receipt of an answer, or what will be it; the caller holds the lock."""
+        return self.receipts.get(key) or self.queued.get(key)
+
+    def _settled(self, known: "dict[str, Json] | Queued") -> dict[str, Json]:
+        """Return the receipt; the caller does not hold the lock, so that others go on."""
+        return self._durable(known) if isinstance(known, Queued) else known
+
+    def _late(self, key: Key, mark: str) -> events.Event:
+        site, round, kind = key
+        reason = f"late: round {round} has ended"
+        return events.Late(site, round, kind, mark, reason, self.clock.now())
 
     def _announced(self, key: Key, mark: str, listing: Listing) -> Receiving:
         site, round, kind = key
@@ -230,19 +288,19 @@ class LiveRun:
         with receiving.lock:
             if not receiving.upload.is_complete:
                 return {"state": "missing", "from": receiving.upload.next}
-            if key not in self.receipts:
+            if self._known(key) is None:
                 receiving.upload.finish()
         with self.lock:
-            if key in self.receipts:
-                return _taken(self.receipts[key])
-            if self.receiving.get(key) is not receiving:
+            known = self._known(key)
+            if known is None and self.receiving.get(key) is not receiving:
                 raise ProtocolError(f"{key[0]}: another answer was announced meanwhile")
-            self.receiving.pop(key)
-            if course.is_late(self.course, key[2], key[1]):
-                reason = f"late: round {key[1]} has ended"
-                late = events.Late(*key, receiving.digest, reason, self.clock.now())
-                return _taken(self.record(late))
-            return _taken(self.record(self._arrived(key, receiving)))
+            if known is None:
+                self.receiving.pop(key)
+                is_late = course.is_late(self.course, key[2], key[1])
+                mark = receiving.digest
+                event = self._late(key, mark) if is_late else self._arrived(key, receiving)
+                known = self._queue(event)
+        return _taken(self._settled(known))
 
     def _arrived(self, key: Key, receiving: Receiving) -> events.Event:
         site, round, kind = key

@@ -73,17 +73,25 @@ class Frame:
                 yield name, (low - start) // little.itemsize, view
             start = stop
 
+    def parts(self, arrays: Mapping[str, NDArray[Any]]) -> list[memoryview]:
+        """Return the frame's bytes in parts: the header, then a view of each array.
+
+        ValueError for an array of another dtype or length.
+        """
+        parts = [memoryview(self.header)]
+        for name, dtype, length in self.tensors:
+            array = arrays[name]
+            if array.dtype != dtype or array.shape != (length,):
+                raise ValueError(f"{name} is {array.dtype}{array.shape}, not {dtype}({length},)")
+            little = np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<"))
+            parts.append(little.data.cast("B"))
+        return parts
+
     def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytearray:
         """Return the frame's bytes; ValueError for an array of another dtype or length."""
-        packed = bytearray(self.size)
-        packed[: len(self.header)] = self.header
-        for name, view in self.views(packed).items():
-            array = arrays[name]
-            if (array.dtype, array.shape) != (view.dtype, view.shape):
-                raise ValueError(
-                    f"{name} is {array.dtype}{array.shape}, not {view.dtype}{view.shape}"
-                )
-            view[...] = array
+        packed = bytearray()
+        for part in self.parts(arrays):
+            packed += part
         return packed
 
     def unpack(self, content: Bytes) -> dict[str, NDArray[Any]]:

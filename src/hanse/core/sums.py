@@ -103,7 +103,12 @@ def peak(vector: Vector) -> float:
 
 
 def on_wire(vector: Vector, scale: float) -> Vector:
-    """Return ``vector``·``scale`` in the dtype of ``vector``: what travels."""
+    """Return ``vector``·``scale`` in the dtype of ``vector``: what travels.
+
+    That is ``vector`` itself where the scale is 1.
+    """
+    if scale == 1.0:
+        return vector
     with np.errstate(over="ignore"):
         return vector * factor_of(vector, scale)
 

@@ -1,6 +1,7 @@
 """A researcher's or operator's side: who they are at a coordinator, and what they ask of it."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from hanse.net.invitations import Token
 from hanse.net.keys import read_private, write_private
 from hanse.net.transfer import Patience, download
 from hanse.sim.run import Run
+
+NEWS_S = 0.2  # who watches sees no more than five changes a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,11 @@ def _send(line: Connection, path: str, frame: memoryview, listing: Listing) -> N
             raise ProtocolError("the coordinator asks for a chunk that the model does not have")
 
 
-def news(line: Connection, run: str) -> Iterator[dict[str, Any]]:
-    """Yield how the run stands, whenever that changes, until it has ended."""
+def news(line: Connection, run: str, every_s: float = NEWS_S) -> Iterator[dict[str, Any]]:
+    """Yield how the run stands, when that has changed, until it has ended.
+
+    ``every_s``: the least seconds between two times.
+    """
     after = ""
     while True:
         query = f"?after={after}" if after else ""
@@ -122,6 +128,7 @@ def news(line: Connection, run: str) -> Iterator[dict[str, Any]]:
         yield told
         if told["outcome"] is not None:
             return
+        time.sleep(every_s)
 
 
 def history(line: Connection, run: str) -> list[dict[str, Json]]:

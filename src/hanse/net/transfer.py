@@ -6,12 +6,12 @@ is all that is held.
 """
 
 import hashlib
+import mmap
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Protocol
@@ -245,22 +245,14 @@ def _pieces(
 ) -> Generator[Iterable[memoryview]]:
     """Give ``source`` from byte ``start`` on, piece by piece and without copies."""
     if isinstance(source, Path):
-        with open(source, "rb", buffering=0) as file:
-            file.seek(start)
-            yield _read(file)
+        with open(source, "rb") as file:
+            yield _cut(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), start)
     else:
-        yield _cut(memoryview(source).cast("B")[start:])
+        yield _cut(memoryview(source).cast("B"), start)
 
 
-def _read(file: FileIO) -> Iterator[memoryview]:
-    """Yield what is left of ``file``, in the same buffer again and again."""
-    buffer = memoryview(bytearray(CHUNK))
-    while size := file.readinto(buffer):
-        yield from _cut(buffer[:size])
-
-
-def _cut(view: memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(view), PIECE):
+def _cut(view: memoryview, start: int) -> Iterator[memoryview]:
+    for at in range(start, len(view), PIECE):
         yield view[at : at + PIECE]
 
 

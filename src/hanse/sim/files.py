@@ -18,11 +18,14 @@ Nested = Mapping[str, Mapping[str, NDArray[Any]]]
 SEPARATOR = "|"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write ``path`` so that it is either as it was or whole, even if the machine stops."""
+def write_whole(path: Path, *content: "bytes | memoryview") -> None:
+    """Write ``path`` so that it is either as it was or whole, even if the machine stops.
+
+    ``content``: what is in it, one after the other.
+    """
     new = path.with_name(path.name + ".new")
     with open(new, "wb") as file:
-        file.write(content)
+        file.writelines(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)

@@ -12,6 +12,9 @@ from typing import Any
 from hanse.errors import TaskError
 from hanse.sim.messages import receive, revive, send
 
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+"""Large arrays in huge pages: a third of what a fresh one costs (malloc of glibc 2.35 or later)."""
+
 
 class JobProcess:
     """A started job. What it prints goes to ``log``, which stays at the site."""
@@ -27,6 +30,7 @@ class JobProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env={"GLIBC_TUNABLES": HUGE_PAGES, **os.environ},
             )
         theirs.close()
         self.pipe = Connection(ours.detach())
