@@ -189,9 +189,11 @@ def test_a_destroyed_room_is_gone_with_its_key(folder):
     spool = Spool(folder)
     upload = fill(spool.room("heart-1", 3).upload("ulm", LISTING))
     stored, room = file_of(folder).read_bytes(), spool.room("heart-1", 3)
-    room.destroy()
-    room.destroy()
+    spool.destroy("heart-1", 3)
+    spool.destroy("heart-1", 3)
+    assert room.destroy() is None
     assert spool.rooms() == []
+    spool.close()
     assert list(folder.iterdir()) == []
     with pytest.raises(FileNotFoundError):
         upload.read()
@@ -209,6 +211,16 @@ def test_destroying_overwrites_the_key_where_it_lies(folder, room):
         room.destroy()
         assert len(key) == 32
         assert file.read() == b""
+
+
+def test_what_was_destroyed_and_not_removed_yet_is_removed_at_the_next_start(folder, room):
+    fill(room.upload("ulm", LISTING))
+    left = room.destroy()  # and then the process is killed
+    assert left in folder.iterdir()
+    again = Spool(folder)
+    assert again.rooms() == []
+    again.close()
+    assert list(folder.iterdir()) == []
 
 
 def test_rooms_that_were_left_are_listed_and_can_be_destroyed(folder):

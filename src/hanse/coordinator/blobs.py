@@ -83,9 +83,14 @@ class BlobStore:
         more than its encryption.
         """
         listing = self.listing(id)
-        view = self._view(listing)
-        starts = range(first * CHUNK, listing.size, CHUNK)
-        return (bytes(view[start : start + CHUNK]) for start in starts)
+        mapped = self._mapped(listing)
+
+        def chunks() -> Iterator[bytes]:
+            for start in range(first * CHUNK, listing.size, CHUNK):
+                yield mapped[start : start + CHUNK]
+                let_go(mapped, start, start + CHUNK)
+
+        return chunks()
 
     def map(self, id: str) -> memoryview:
         """Return a read-only view of the whole blob, which was verified; errors as ``listing``.
@@ -94,13 +99,13 @@ class BlobStore:
         """
         for _ in self._chunks(listing := self.listing(id), 0):
             pass
-        return self._view(listing)
+        return memoryview(self._mapped(listing))
 
-    def _view(self, listing: Listing) -> memoryview:
+    def _mapped(self, listing: Listing) -> "mmap.mmap | bytes":
         if listing.size == 0:
-            return memoryview(b"")
+            return b""
         with open(self._path(listing.id), "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), listing.size, access=mmap.ACCESS_READ))
+            return mmap.mmap(file.fileno(), listing.size, access=mmap.ACCESS_READ)
 
     def delete(self, id: str) -> None:
         """Remove blob ``id``, if it is there. Views of it stay readable."""
@@ -193,6 +198,13 @@ def open_new(path: Path) -> BufferedWriter:
     """Open a file that is not there yet, for its owner alone; FileExistsError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return open(os.open(path, flags, 0o600), "wb")
+
+
+def let_go(mapped: "mmap.mmap | bytes", start: int, stop: int) -> None:
+    """Take pages of a file that were read out of this process's memory; they stay in the cache."""
+    first, last = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (start, min(stop, len(mapped))))
+    if isinstance(mapped, mmap.mmap) and last > first:
+        mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def sync_file(file: BufferedWriter | BufferedRandom) -> None:

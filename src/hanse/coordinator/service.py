@@ -38,6 +38,7 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
         journal = home.journal(settings, on_failure=fail_stop)
         stack.callback(journal.close)
         blobs, spool = BlobStore(home.folder / "blobs"), Spool(home.folder / "spool")
+        stack.callback(spool.close)
         runs = Runs(
             *(journal, blobs, spool, bell.ring),
             parallel=settings.parallel,

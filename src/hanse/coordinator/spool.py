@@ -17,22 +17,31 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import threading
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from hanse.coordinator.blobs import Damaged, make_folder, open_new, sync_file, sync_folder
+from hanse.coordinator.blobs import (
+    Damaged,
+    let_go,
+    make_folder,
+    open_new,
+    sync_file,
+    sync_folder,
+)
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ProtocolError
 
 RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 NAME = re.compile("[a-z0-9][a-z0-9.-]{0,126}")
 KEY, SALT, HEADER, TAG = 32, 16, 48, 16
-SUFFIX, LISTING = ".upload", ".listing"
+SUFFIX, LISTING, GONE = ".upload", ".listing", ".gone-"
 
 
 class Spool:
@@ -41,7 +50,10 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, threading.Lock()
         self._open = dict[tuple[str, int], Room]()
+        self._sweeper = ThreadPoolExecutor(1, "hanse-spool")
         make_folder(folder)
+        for left in folder.glob(GONE + "*"):
+            self._sweep(left)
 
     def room(self, run: str, round: int) -> "Room":
         """Return the room of a round, made if it is not there; ValueError for a name that is none.
@@ -64,9 +76,18 @@ class Spool:
     def destroy(self, run: str, round: int) -> None:
         """Destroy the room of a round, if it is there: from here on nobody can read its uploads."""
         if (run, round) in self.rooms():
-            self.room(run, round).destroy()
+            self._sweep(self.room(run, round).destroy())
         with self._lock:
             self._open.pop((run, round), None)
+
+    def close(self) -> None:
+        """Wait until what was destroyed is off the disk."""
+        self._sweeper.shutdown()
+
+    def _sweep(self, folder: Path | None) -> None:
+        """Remove a destroyed room in another thread: freeing gigabytes takes a second."""
+        if folder is not None:
+            self._sweeper.submit(shutil.rmtree, folder, ignore_errors=True)
 
 
 class Room:
@@ -129,19 +150,23 @@ class Room:
                 (self._folder / (name + LISTING)).unlink(missing_ok=True)
                 sync_folder(self._folder)
 
-    def destroy(self) -> None:
-        """Destroy the key, durably, and then remove the uploads; twice is as once."""
+    def destroy(self) -> Path | None:
+        """Destroy the key, durably; return the folder of what cannot be read any more.
+
+        None if the room was destroyed before.
+        """
         with self._lock:
             if self._key is None:
-                return
+                return None
             self._key = None
             for upload in self._uploads.values():
                 upload.end()
             self._uploads.clear()
             erase(self._folder / "key")
-            self._empty()
-            self._folder.rmdir()
-            sync_folder(self._folder.parent)
+            gone = self._folder.with_name(GONE + secrets.token_hex(8))
+            self._folder.rename(gone)
+            sync_folder(gone.parent)
+            return gone
 
     def _stored_key(self) -> bytes | None:
         path = self._folder / "key"
@@ -250,6 +275,7 @@ class Upload:
             into = plain[: self.listing.length(number)]
             if not self._open(sealed, number, into):
                 raise Damaged(f"chunk {number} of the upload {self._path} is damaged")
+            let_go(sealed, offset(number), offset(number + 1))
             yield into
 
     def read(self) -> bytearray:
@@ -267,14 +293,14 @@ class Upload:
                 return number
         return len(self.listing.chunks)
 
-    def _sealed(self) -> memoryview:
-        """Return a view of the file: read through it, a large upload costs a third."""
+    def _sealed(self) -> mmap.mmap:
+        """Map the file: read so, a large upload costs a third."""
         with self._file(os.O_RDONLY) as file:
-            return memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+            return mmap.mmap(file, 0, access=mmap.ACCESS_READ)
 
-    def _open(self, sealed: memoryview, number: int, into: memoryview) -> bool:
+    def _open(self, sealed: mmap.mmap, number: int, into: memoryview) -> bool:
         """Decrypt chunk ``number`` of the file; False if it is not as written."""
-        found = sealed[offset(number) : offset(number) + len(into) + TAG]
+        found = memoryview(sealed)[offset(number) : offset(number) + len(into) + TAG]
         if len(found) != len(into) + TAG:
             return False
         try:

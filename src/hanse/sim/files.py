@@ -18,18 +18,26 @@ Nested = Mapping[str, Mapping[str, NDArray[Any]]]
 SEPARATOR = "|"
 
 
-def write_whole(path: Path, *content: "bytes | memoryview") -> None:
+def write_whole(path: Path, *content: "bytes | memoryview", durable: bool = True) -> None:
     """Write ``path`` so that it is either as it was or whole, even if the machine stops.
 
-    ``content``: what is in it, one after the other.
+    ``content``: what is in it, one after the other. Without ``durable`` that holds for a process
+    that is killed, not for the machine: whoever reads the file after a start has to verify it.
     """
     new = path.with_name(path.name + ".new")
     with open(new, "wb") as file:
         file.writelines(content)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     os.replace(new, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in a folder are durable."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -95,7 +95,7 @@ class Job:
         self.pending = round
         wired = on_wire(share.vector, share.scale)
         arrays = {"model": wired, "scalars": share.scalars, **share.extras}
-        write_whole(out, *share_frame(self.read.spec.bound).parts(arrays))
+        write_whole(out, *share_frame(self.read.spec.bound).parts(arrays), durable=False)
         return ""
 
     def evaluate(self, round: int, model: Path, out: Path) -> str:
@@ -110,7 +110,7 @@ class Job:
         )
         if isinstance(share, Refused):
             return share.reason
-        write_whole(out, *share_frame(tally).parts({"scalars": share.scalars}))
+        write_whole(out, *share_frame(tally).parts({"scalars": share.scalars}), durable=False)
         return ""
 
     def _vector(self, path: Path) -> Vector:

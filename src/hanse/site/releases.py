@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from hanse.core.canonical import Json, encode
 from hanse.errors import ConfigError, ProtocolError
+from hanse.sim.files import sync_folder
 
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 REFUSED = "refused"
@@ -54,7 +55,7 @@ class ReleaseLog:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._digests = self._read()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BlockingIOError:
             os.close(self._file)
             raise ConfigError(
@@ -83,6 +84,10 @@ class ReleaseLog:
             except OSError as error:
                 raise self._failed("read", error) from error
             self._broken = False
+
+    def known(self, occasion: Occasion) -> str:
+        """Return the digest by which ``occasion`` has left, or nothing."""
+        return self._digests.get(str(occasion), "")
 
     def once(self, occasion: Occasion, digest: str, size: int) -> None:
         """Have a durable line that ``occasion`` is ``digest``; ProtocolError if it is another."""
@@ -153,11 +158,3 @@ def _line(occasion: Occasion, digest: str, size: int) -> bytes:
         "size": size,
     }
     return encode(told).encode() + b"\n"
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

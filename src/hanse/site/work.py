@@ -17,6 +17,7 @@ from hanse.config.application import difference, digest, freeze, manifest, read_
 from hanse.config.specification import Specification, read_layout, read_spec
 from hanse.core import canonical
 from hanse.core.frames import model_frame
+from hanse.core.listing import Listing
 from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
@@ -71,6 +72,7 @@ class SiteRun:
         self.read: Specification | None = None
         self.request: Request | None = None
         self.fingerprint = ""
+        self.made = set[Path]()
 
     def open(self) -> None:
         """Read the spec, check it against policy and app, start the job; once."""
@@ -190,7 +192,9 @@ class SiteRun:
             self._gate(kind)
             self._settle(asked)
             out = self.folder / f"{asked['round']}-{kind}.frame"
-            refused = "" if out.exists() else self._compute(asked, kind, out, more)
+            refused = ""
+            if not self._is_whole(out, occasion):
+                refused = self._compute(asked, kind, out, more)
             gate, expected = self._gate(kind)
             with _again_if_full():
                 self.place.record.open_anew()
@@ -213,8 +217,24 @@ class SiteRun:
         assert self.job is not None
         for left in self.folder.glob(f"*-{kind}.frame"):
             left.unlink()
+            self.made.discard(left)
         told = {"do": kind, "round": asked["round"], "model": str(self._model(asked)), **more}
-        return self.job.ask({**told, "out": str(out)})["refused"]
+        refused = self.job.ask({**told, "out": str(out)})["refused"]
+        self.made.add(out)
+        return refused
+
+    def _is_whole(self, out: Path, occasion: Occasion) -> bool:
+        """Whether what lies there may leave: made since the agent began, or as it left before.
+
+        Nothing large is forced to the disk here, so a machine that lost its power may give back
+        anything; what has not left is computed again.
+        """
+        if not out.exists():
+            return False
+        if out in self.made:
+            return True
+        known = self.place.record.known(occasion)
+        return bool(known) and Listing.of(out.read_bytes()).id == known
 
     def _leave(
         self,
@@ -258,13 +278,19 @@ class SiteRun:
         """Return the file of the model that an assignment names, fetched if it is not here."""
         assert self.read is not None
         path = self.folder / f"model-{asked['blob'][:16]}.frame"
-        if not path.exists():
+        if path not in self.made or not path.exists():
+            part = path.with_name(path.name + ".part")
+            if path.exists():
+                path.replace(part)  # from before the agent began: its chunks are verified
             for old in self.folder.glob("model-*.frame*"):
-                old.unlink()
+                if old != part:
+                    old.unlink()
+                    self.made.discard(old)
             most = model_frame(self.read.spec.layout).size
             line, go = self.place.line, self.place.keep_going
             with _again_if_full():
                 download(line, asked["blob"], path, most=most, keep_going=go)
+            self.made.add(path)
         return path
 
     def post(self, asked: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
