@@ -39,12 +39,12 @@ LAYOUT = Layout.build(
     [
         ("w", (27, 2), "trainable"),
         ("b", (), "trainable"),
-        ("running_mean", (4,), "buffer"),
         ("mine", (1,), "local"),
         ("ice", (0, 3), "frozen"),
     ],
 )
 PLAIN = Layout.build("float64", [("w", (27,), "trainable")])
+NORM = Layout.build("float32", [("w", (27, 2), "trainable"), ("running_mean", (4,), "buffer")])
 FOUR = ("basel", "genf", "ulm", "zurich")
 
 
@@ -118,8 +118,15 @@ PIPELINES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES, ids=repr)
-@pytest.mark.parametrize("layout", [LAYOUT, PLAIN], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("pipeline", "layout"),
+    [
+        (pipeline, layout)
+        for pipeline in PIPELINES
+        for layout in (LAYOUT, PLAIN, NORM)
+        if layout is not NORM or pipeline.facts().denominator != "public"
+    ],
+)
 def test_every_step_is_read_back(pipeline, layout):
     assert_read_back(spec_of(pipeline=pipeline, layout=layout))
 
@@ -184,7 +191,8 @@ def test_settings_of_local_training_are_read_back_together(settings):
 OTHERS = (
     {"evaluation": Evaluation(every=0)}, {"evaluation": Evaluation(5, "sum", "auc")},
     {"evaluation": Evaluation(release="none")}, {"evaluation": Evaluation(release="simulation")},
-    {"quorum": Quorum(1.5, 0.001, 0)}, {"quorum": Quorum(10, 3600, 4)},
+    {"strategy": fedavg(sampler=FixedSize(2)), "quorum": Quorum(1.5, 0.001, 0)},
+    {"strategy": fedavg(sampler=FixedSize(2)), "quorum": Quorum(10, 3600, 4)},
     {"clients": ("only",)}, {"clients": FOUR[::-1]}, {"clients": ("zürich", "łódź")},
     {"rounds": 1}, {"rounds": 2**53}, {"seed": 0}, {"seed": 2**53},
     {"name": "Heart_2.0-b"}, {"data": 'quote " and \\ and \n and \x7f'},
@@ -192,7 +200,7 @@ OTHERS = (
     {"app": {"app.py": "0" * 64, "lib/more.py": "f" * 64}}, {"sources": ("a.csv", "b.csv")},
     {"faults": {"dropout": 0.1}}, {"population": {"partition": {"alpha": 0.3, "min": [1, 2]}}},
     {"training": (*training_scalars(), real_sum("penalty"), real_sum("kl"))},
-    {"layout": PLAIN}, {"layout": Layout("float32", ())},
+    {"layout": PLAIN}, {"layout": NORM}, {"layout": Layout("float32", ())},
 )  # fmt: skip
 
 

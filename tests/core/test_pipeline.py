@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -470,7 +471,7 @@ def test_server_state_is_announced_heard_and_handed_on():
 def test_a_total_of_nobody_is_zeros():
     total = decode(bind(Weight(by="examples"), extras={"buffers": 2}))
     assert not total.vector.any()
-    assert not total.extras["buffers"].any()
+    assert not total.extras
     assert total.reports == 0
 
 
@@ -533,3 +534,73 @@ def test_a_limit_below_the_clip_does_not_overflow_the_noise():
         return  # refusing it is as good
     total = decode(bound)
     assert len(set(total.vector[SPAN].tolist())) == len(SPAN)
+
+
+# --- what a step claims and does not keep
+
+
+class Liar(Scaled):
+    """Claims to shorten what it lengthens."""
+
+    def encode(self, update, place):
+        return replace(update, scale=update.scale / self.factor)
+
+
+class Mirror(Step):
+    """Turns an update round: a scale below zero."""
+
+    name = "mirror"
+    kind = "linear"
+
+    def encode(self, update, place):
+        return replace(update, scale=-update.scale)
+
+
+def test_a_share_longer_than_its_pipeline_claims_is_refused_and_never_summed():
+    bound = bind(PUBLIC, Clip(1.0), Liar(0.5), NOISE)
+    assert isinstance(encode(bound, 0.1, examples=300), Share)  # 0.2 is within the claim of 0.5
+    refused = encode(bound, 3.0, examples=300)
+    assert isinstance(refused, Refused)
+    assert "a step broke its claim" in refused.reason
+
+
+def test_a_negative_scale_is_measured_by_its_size():
+    bound = bind(Weight(by="uniform"), Mirror(), Sum(limit=1.0))
+    assert isinstance(encode(bound, 0.5), Share)
+    refused = encode(bound, 5.0)
+    assert isinstance(refused, Refused)
+    assert "out of range" in refused.reason
+
+
+@pytest.mark.parametrize("scale", [1 / 3, -1 / 3, 1e-45, -1e-45, 0.1, -0.1])
+def test_the_factor_on_the_wire_is_never_larger_than_the_scale(scale):
+    wired = on_wire(np.ones(1, np.float32), scale)
+    assert abs(float(wired[0])) <= abs(scale)
+
+
+# --- what may not stand beside noise, or a public denominator
+
+
+def test_integers_of_a_step_may_not_leave_exactly_beside_noise():
+    with pytest.raises(PipelineError, match="heard of a step would leave exactly beside a noised"):
+        bind(PUBLIC, Clip(1.0), Rounds(), NOISE)
+    assert bind(PUBLIC, Clip(1.0), Rounds()).schema  # without noise they may
+
+
+def test_buffers_are_not_divided_by_a_public_number():
+    with pytest.raises(PipelineError, match="buffers divided by a public denominator") as caught:
+        bind(PUBLIC, Clip(1.0), extras={"buffers": 2})
+    assert "observed" in caught.value.hint
+
+
+# --- a sum is decoded once
+
+
+def test_a_second_decode_of_one_sum_is_an_error_and_a_cleared_sum_begins_anew():
+    bound = bind(PUBLIC, Clip(1.0), NOISE)
+    running = bound.accumulator()
+    bound.decode(running, chance)
+    with pytest.raises(ValueError, match="was decoded already"):
+        bound.decode(running, chance)
+    running.clear()
+    bound.decode(running, chance)

@@ -63,12 +63,6 @@ def test_a_minimum_above_the_size_is_what_closes_a_round():
     assert {plan.goal for plan in plans(sampler=FixedSize(4), quorum=quorum)} == {6}
 
 
-def test_over_selection_asks_nobody_more_where_the_sampler_has_no_size():
-    one = [plan.cohort for plan in plans(sampler=Poisson(0.5))]
-    two = [p.cohort for p in plans(sampler=Poisson(0.5), quorum=Quorum(over_selection=2.0))]
-    assert one == two
-
-
 def test_a_cohort_of_nobody_is_a_round_that_aborts_at_once():
     empty = [plan for plan in plans(sampler=Poisson(0.05)) if not plan.cohort]
     assert empty
@@ -97,6 +91,7 @@ SAMPLERS = st.sampled_from([All(), FixedSize(1), FixedSize(4), Poisson(0.3), Poi
 
 @given(SAMPLERS, st.floats(1.0, 10.0), st.integers(0, 1), st.integers(1, 10**6))
 def test_every_plan_can_be_begun_and_says_the_same_each_time(sampler, over, minimum, number):
+    over = over if isinstance(sampler, FixedSize) else 1.0
     spec = replace(SPEC, sampler=sampler, quorum=Quorum(over_selection=over, minimum=minimum))
     plan = plan_of(number, spec)
     assert plan_of(number, spec) == plan

@@ -204,3 +204,31 @@ def test_seeds_draw_different_cohorts_in_the_same_round(sampler):
 @pytest.mark.parametrize("sampler", RANDOM, ids=lambda sampler: sampler.name)
 def test_seed_and_round_do_not_trade_places(sampler):
     assert sampler.sample(people(50), 2, 1) != sampler.sample(people(50), 1, 2)
+
+
+def test_a_client_that_is_not_there_changes_no_draw_of_another():
+    for round in range(1, 200):
+        everyone = people(60)
+        without = tuple(client for client in everyone if client != "client-017")
+        one = set(Poisson(0.2).sample(everyone, SEED, round)) - {"client-017"}
+        assert set(Poisson(0.2).sample(without, SEED, round)) == one
+        fixed = set(FixedSize(12).sample(everyone, SEED, round))
+        other = set(FixedSize(12).sample(without, SEED, round))
+        assert len(fixed - other) == ("client-017" in fixed)  # its place alone goes to another
+
+
+def test_two_clients_are_drawn_independently_in_one_round():
+    """Over 20,000 rounds, how often both of a pair take part: Hoeffding's bound at ALARM."""
+    pairs = list(combinations(people(6), 2))
+    both = Counter(
+        pair for cohort in cohorts(Poisson(0.3), people(6)) for pair in combinations(cohort, 2)
+    )
+    for pair in pairs:
+        assert both[pair] / ROUNDS == pytest.approx(0.09, abs=hoeffding(ROUNDS, 2 * len(pairs)))
+
+
+def test_a_client_is_drawn_independently_from_round_to_round():
+    taken = np.array(["client-003" in cohort for cohort in cohorts(Poisson(0.3), people(6))])
+    for lag in (1, 2, 3, 7):
+        both = float((taken[lag:] & taken[:-lag]).mean())
+        assert both == pytest.approx(0.09, abs=hoeffding((ROUNDS - lag) // (2 * lag), 8))

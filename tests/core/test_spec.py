@@ -106,7 +106,24 @@ def test_a_large_population_is_named_by_its_digest():
     [
         ({"rounds": 0}, "rounds = 0 trains nothing"),
         ({"rounds": -3}, "rounds = -3 trains nothing"),
+        ({"rounds": 2.5}, "rounds = 2.5 is not a whole number"),
+        ({"rounds": True}, "rounds = True is not a whole number"),
+        ({"seed": 2**60}, "seed = 1152921504606846976 is not a whole number from 0 to 2"),
+        ({"seed": -1}, "seed = -1 is not a whole number"),
         ({"clients": ()}, "the population is empty"),
+        (
+            {"sampler": Poisson(0.5), "quorum": Quorum(over_selection=1.5)},
+            "over_selection = 1.5 asks more clients than a sampler of 'poisson' chooses",
+        ),
+        ({"quorum": Quorum(over_selection=2.0)}, "than a sampler of 'all' chooses"),
+        (
+            {
+                "pipeline": PRIVATE,
+                "evaluation": Evaluation(release="none"),
+                "quorum": Quorum(minimum=2),
+            },
+            "minimum = 2: whether a round has so many reports would show beside a noised model",
+        ),
         ({"sampler": FixedSize(5)}, "a cohort of 5 is larger than the population of 4"),
         ({"quorum": Quorum(minimum=5)}, "minimum = 5 reports, and a cohort has at most 4"),
         (
@@ -189,7 +206,6 @@ def test_the_facts_are_folded_again_with_what_the_run_is():
     ("sampler", "quorum", "expected"),
     [
         (All(), Quorum(), 4),
-        (All(), Quorum(over_selection=2.0), 4),
         (FixedSize(2), Quorum(), 2),
         (FixedSize(2), Quorum(over_selection=1.3), 3),
         (FixedSize(3), Quorum(over_selection=9.0), 4),

@@ -103,7 +103,8 @@ class Pipeline:
 
         Under noise the task's integers and the further segments stay where they are: they would
         leave in the clear beside a private model. Raises PipelineError where the grid is too
-        coarse for the claim of a bound, or where buffers would be summed under noise.
+        coarse for the claim of a bound, where integers of a step or buffers would be summed under
+        noise, or where buffers would be divided by a public number.
         """
         if cohort < 1 or "model" in (extras or {}):
             raise ValueError(f"cannot bind to a cohort of {cohort} and {sorted(extras or {})}")
@@ -119,7 +120,19 @@ class Pipeline:
                 f"{', '.join(extras)} would leave in the clear beside a noised model",
                 hint='set buffers = "local" or "freeze" in the task, or use GroupNorm',
             )
+        if facts.denominator == "public" and extras:
+            raise PipelineError(
+                f"{', '.join(extras)} divided by a public denominator would be no mean: statistics "
+                "shrink with every client that is missing",
+                hint='set denominator = "observed", or buffers = "local" or "freeze" in the task',
+            )
         own = [s for step in self.applied for s in step.scalars()]
+        if facts.is_private and own:
+            raise PipelineError(
+                f"{', '.join(s.name for s in own)} of a step would leave exactly beside a noised "
+                "model, so the noise gives no privacy",
+                hint="leave that step out, or the noise",
+            )
         chosen = own if facts.is_private else [*own, *scalars]
         schema = tuple(scalar.among(cohort) for scalar in chosen)
         if len({scalar.name for scalar in schema}) < len(schema):
@@ -214,17 +227,8 @@ class BoundPipeline:
         return sum(scalar.size for scalar in self.schema)
 
     def check_room(self) -> None:
-        """Refuse a grid that lengthens a share beyond its L2 claim, or has no room for the noise.
-
-        The sum is at most 2^62; 40 standard deviations of noise have the other half of 2^63.
-        """
+        """Refuse a grid that lengthens a share beyond its L2 claim."""
         facts, grid = self.facts, self.grids["model"]
-        if facts.is_private and 40 * facts.noise_multiplier * facts.l2 * 2.0**grid.exponent > 2**62:
-            raise PipelineError(
-                f"noise of {facts.noise_multiplier:g} × {facts.l2:g} overflows sums whose shares "
-                f"are at most {grid.limit:g}",
-                hint="leave the limit of Sum out, or bring it nearer to the clip norm",
-            )
         rounding = math.sqrt(facts.coordinates or 0) * grid.step / 2
         if math.isfinite(facts.l2) and rounding > facts.l2 * (2.0**-20 - 2.0**-22):
             raise PipelineError(
@@ -286,7 +290,9 @@ class BoundPipeline:
 
     def _share(self, update: Update, was_bounded: bool) -> Share | Refused:
         limit = self.grids["model"].limit
-        longest = update.length * update.scale
+        longest = update.length * abs(update.scale)
+        if not longest <= self.facts.l2:
+            return Refused(f"model: its L2 norm is above {self.facts.l2:g}: a step broke its claim")
         if not longest <= limit and not peak(on_wire(update.vector, update.scale)) <= limit:
             return Refused(f"out of range: a coordinate is not within {limit:g}")
         extras = dict[str, Vector]()
@@ -328,8 +334,10 @@ class BoundPipeline:
         """Server end: noise the integers, return to model units, then undo the steps in reverse.
 
         Returns the total (a mean, in model units) and the server's new states. Padding is zero.
-        ``summed`` is spent: the total takes over its memory.
+        ``summed`` is spent: the total takes over its memory, and ValueError is raised for a
+        second time, which would add the noise twice.
         """
+        summed.spend()
         states, grid = states or {}, self.grids["model"]
         integers = summed.vector
         for step, _, _ in self.trace:

@@ -1,5 +1,6 @@
 """The reducer that streams: integers in, integers out, constant memory, any arrival order."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -14,6 +15,8 @@ from hanse.core.sums import UNBOUNDED, Grid
 from hanse.errors import PipelineError
 
 UNBOUNDED_AND_UNCAPPED = 2.0**22
+NOISE_STEPS = 40
+"""log2 of the most steps of the grid in a standard deviation of noise."""
 EXTRA, UNCAPPED_EXTRA = 2.0**24, 2.0**34
 """Largest |coordinate| of a further segment times its weight, with a cap and without."""
 
@@ -64,8 +67,17 @@ class Sum(Step):
         return replace(facts, linf=self.largest(facts))
 
     def grid(self, facts: Facts) -> Grid:
-        """Return the grid for ``facts``, whose cohort a run has bound."""
-        return Grid.choose(self.largest(facts), facts.cohort or 1)
+        """Return the grid for ``facts``, whose cohort a run has bound.
+
+        Under noise it is so coarse that z·C is at most 2^40 steps: see
+        :class:`hanse.privacy.gaussian.GaussianNoise`.
+        """
+        grid = Grid.choose(self.largest(facts), facts.cohort or 1)
+        if not facts.is_private:
+            return grid
+        return grid.coarsened(
+            math.floor(NOISE_STEPS - math.log2(facts.noise_multiplier * facts.l2))
+        )
 
 
 @dataclass(slots=True)
@@ -76,6 +88,13 @@ class Accumulator:
     scalars: Integers
     extras: dict[str, Integers]
     reports: int = 0
+    is_spent: bool = False
+
+    def spend(self) -> None:
+        """Give the memory to what is made of it; ValueError for a second time."""
+        if self.is_spent:
+            raise ValueError("this sum was decoded already")
+        self.is_spent = True
 
     def add(self, share: Share, grids: Mapping[str, Grid]) -> None:
         """Add a share that has been checked against ``grids``."""
@@ -96,6 +115,6 @@ class Accumulator:
 
     def clear(self) -> None:
         """Start again from zero, in place."""
-        self.reports = 0
+        self.reports, self.is_spent = 0, False
         for array in (self.vector, self.scalars, *self.extras.values()):
             array.fill(0)

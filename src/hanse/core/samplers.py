@@ -1,4 +1,8 @@
-"""Who takes part in a round. A sampler says how it samples: an accountant need not guess."""
+"""Who takes part in a round. A sampler says how it samples: an accountant need not guess.
+
+A client's draw is a hash of its name, the seed and the round (:func:`hanse.core.seeds.tickets`),
+never its place in a list: that another client is there or not changes no draw of its own.
+"""
 
 import math
 from collections.abc import Sequence
@@ -79,10 +83,10 @@ class FixedSize:
             raise ConfigError(f"a cohort of {self.size} clients is empty", hint="give size >= 1")
 
     def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
-        """Return ``size`` distinct clients; ConfigError if there are fewer."""
+        """Return the ``size`` clients of the smallest tickets; ConfigError if there are fewer."""
         self.largest(len(population))
-        rng = seeds.stream(seed, round, "cohort")
-        picked = rng.choice(len(population), size=self.size, replace=False, shuffle=False)
+        drawn = seeds.tickets(population, seed, round, "cohort")
+        picked = np.argpartition(drawn, self.size - 1)[: self.size]
         return tuple(sorted(population[int(i)] for i in picked))
 
     def largest(self, population: int) -> int:
@@ -117,8 +121,8 @@ class Poisson:
             raise ConfigError(f"rate = {self.rate} is no probability", hint="give 0 < rate <= 1")
 
     def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
-        """Return the clients whose draw fell below ``rate``."""
-        drawn = seeds.uniform(seeds.key(seed, round, "cohort"), len(population))
+        """Return the clients whose ticket, as a number in [0, 1), is below ``rate``."""
+        drawn = (seeds.tickets(population, seed, round, "cohort") >> np.uint64(11)) * 2.0**-53
         return tuple(sorted(population[int(i)] for i in np.flatnonzero(drawn < self.rate)))
 
     def largest(self, population: int) -> int:

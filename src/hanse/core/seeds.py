@@ -9,6 +9,7 @@ secrets come from the operating system instead.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -29,10 +30,34 @@ def key(seed: int, *names: str | int) -> int:
 def splitmix(key: int, n: int) -> NDArray[np.uint64]:
     """Return the first ``n`` outputs of SplitMix64 seeded with ``key``."""
     with np.errstate(over="ignore"):
-        z = np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN + np.uint64(key)
+        return _mixed(np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN + np.uint64(key))
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return SplitMix64's output function of each number: a bijection of 64 bits."""
+    with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * _MIX1
         z = (z ^ (z >> np.uint64(27))) * _MIX2
     return z ^ (z >> np.uint64(31))
+
+
+@lru_cache(maxsize=8)
+def _identities(names: tuple[str, ...]) -> NDArray[np.uint64]:
+    """Return 64 bits of SHA-256 of each name."""
+    digests = b"".join(hashlib.sha256(name.encode()).digest()[:8] for name in names)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def tickets(names: Sequence[str], seed: int, *drawing: str | int) -> NDArray[np.uint64]:
+    """Return 64 bits for each of ``names`` in one drawing: they depend on no other name.
+
+    Two rounds of SplitMix64's output function, keyed by the drawing, over 64 bits of the name's
+    SHA-256.
+    """
+    first, second = key(seed, *drawing, "first"), key(seed, *drawing, "second")
+    with np.errstate(over="ignore"):
+        once = _mixed(_identities(tuple(names)) ^ np.uint64(first))
+        return _mixed(once + np.uint64(second))
 
 
 def permutation(key: int, n: int) -> NDArray[np.int64]:

@@ -21,6 +21,8 @@ from hanse.core.work import LocalTraining
 from hanse.errors import ConfigError
 
 FORMAT = 1
+LARGEST = 2**53
+"""Canonical JSON has no larger integer."""
 NAMED_CLIENTS = 1000
 Release = Literal["per-site", "sum", "none", "simulation"]
 
@@ -125,6 +127,12 @@ class RunSpec:
         """Bind the pipeline, so that an unsound run cannot be described."""
         if self.rounds < 1:
             raise ConfigError(f"rounds = {self.rounds} trains nothing", hint="give rounds >= 1")
+        for name, number in (("rounds", self.rounds), ("seed", self.seed)):
+            if type(number) is not int or not 0 <= number <= LARGEST:
+                raise ConfigError(
+                    f"{name} = {number!r} is not a whole number from 0 to 2^53",
+                    hint=f"give {name} as one",
+                )
         if not self.clients:
             raise ConfigError("the population is empty", hint="name at least one site")
         if len(set(self.clients)) < len(self.clients):
@@ -135,7 +143,24 @@ class RunSpec:
                 f"{self.cohort} clients",
                 hint="lower [quorum] minimum or ask more clients",
             )
+        self._check_quorum(self.bound.facts.is_private)
         self._check_releases(self.bound)
+
+    def _check_quorum(self, is_private: bool) -> None:
+        """Refuse settings that would do nothing, or tell by an aborted round who took part."""
+        kind = self.sampler.law(len(self.clients)).kind
+        if self.quorum.over_selection > 1 and kind != "fixed":
+            raise ConfigError(
+                f"over_selection = {self.quorum.over_selection:g} asks more clients than a sampler "
+                f"of {kind!r} chooses",
+                hint='use a sampler of a fixed size: [sampler] name = "fixed", size = ...',
+            )
+        if self.quorum.minimum > 1 and is_private:
+            raise ConfigError(
+                f"minimum = {self.quorum.minimum}: whether a round has so many reports would show "
+                "beside a noised model",
+                hint="leave [quorum] minimum out: a private round takes the reports that it has",
+            )
 
     def _check_releases(self, bound: BoundPipeline) -> None:
         release = self.evaluation.release

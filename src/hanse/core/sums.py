@@ -14,7 +14,7 @@ for machines that have numba.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,10 @@ class Grid:
         limit = UNBOUNDED if math.isinf(limit) else limit
         exponent = min(50 - _ceil_log2(limit), 62 - _ceil_log2(limit * cohort))
         return Grid(exponent, limit, cohort)
+
+    def coarsened(self, exponent: int) -> "Grid":
+        """Return this grid with an exponent of at most ``exponent``."""
+        return replace(self, exponent=min(self.exponent, exponent))
 
     @property
     def step(self) -> float:
@@ -114,13 +118,14 @@ def on_wire(vector: Vector, scale: float) -> Vector:
 
 
 def factor_of(vector: Vector, scale: float) -> np.floating:
-    """Return ``scale`` in the dtype of ``vector``, rounded down: a bound must not grow by it.
+    """Return ``scale`` in the dtype of ``vector``, rounded towards 0: no bound may grow by it.
 
     Rounding to nearest would do for normal numbers, for which bounds leave room, but doubles a
     factor near the smallest subnormal.
     """
     factor = vector.dtype.type(scale)
-    return factor if float(factor) <= scale else np.nextafter(factor, vector.dtype.type(0))
+    fits = abs(float(factor)) <= abs(scale)
+    return factor if fits else np.nextafter(factor, vector.dtype.type(0))
 
 
 def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:

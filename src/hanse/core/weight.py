@@ -106,9 +106,10 @@ class Weight(Step):
         )
 
     def decode(self, total: Total, place: Place) -> Total:
-        """Divide the total, and the extra segments, by the denominator; by 0 leaves zeros.
+        """Divide the total, and the extra segments, by the denominator.
 
-        In place: the total is spent.
+        By 0, where all weights were 0, the total is 0 and of the extra segments nothing is known:
+        they are left out. In place: the total is spent.
         """
         by = self.denominator
         if by == "observed":
@@ -120,5 +121,5 @@ class Weight(Step):
             vector.fill(0)
             return vector
 
-        extras = {name: mean(vector) for name, vector in total.extras.items()}
+        extras = {name: mean(vector) for name, vector in total.extras.items() if by > 0}
         return replace(total, vector=mean(total.vector), extras=extras)

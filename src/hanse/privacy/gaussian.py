@@ -23,10 +23,18 @@ class GaussianNoise(Step):
     not against the coordinator.
 
     C is the L2 bound of one client's share on the wire, taken from the facts behind the last step:
-    never typed twice. The noise
-    is a continuous Gaussian rounded to the grid of the exact sum and added to the integer total,
-    before anything is divided: zeroing out one client moves the integer total by at most C, and
-    everything after the sum is post-processing.
+    never typed twice. Neighbours are two data sets of which one lacks a client, whose share is then
+    zero (add or remove one, zero-out): that moves the integer total by at most C. Replacing one
+    client by another moves it by up to 2C, which is also what a cohort of a fixed size would have
+    to count. The noise is a continuous Gaussian rounded to the grid of the exact sum and added to
+    the integer total before anything is divided; rounding it together with the total is
+    post-processing, since the total is on the grid. Everything after the sum is post-processing.
+
+    A float64 draw of a standard normal is a multiple of about 2^-50 (a ziggurat scales integers of
+    52 bits by at most 3.7, and a float64 from 2 to 4 has 51 bits behind the point). On a grid that
+    is finer than z·C·2^-50 integers would be missing; on one that is hardly coarser, draws half-way
+    between two, which go to the even one, would favour those. So z·C is at most 2^40 steps: each
+    integer has about a thousand draws, and one in a thousand lies half-way.
     """
 
     noise_multiplier: float

@@ -195,6 +195,7 @@ def _observers(spec: RunSpec) -> Section:
         _sight_of_updates(spec.bound.facts),
         *_sight_of_counts(spec),
         *_sight_of_evaluation(spec),
+        ("who took part, was refused or failed", "each round", "no", "no"),
         ("the model", "every round", "every round that asks them", "at the end"),
     ]
     return Section(
