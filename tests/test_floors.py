@@ -18,7 +18,7 @@ FLOORS = (
     "privacy secagg compression robust",
     "strategies",
     "train data",
-    "sim config names report",
+    "sim config names source report",
     "net site coordinator evidence",
     "advise cli dashboard up",
     "__init__ __main__",  # the door: above all floors

@@ -1,5 +1,7 @@
 """Names: built-in, of installed packages, and the user's own modules."""
 
+import os
+import py_compile
 import sys
 from importlib.metadata import EntryPoint
 
@@ -146,3 +148,20 @@ def clean_imports(monkeypatch, tmp_path):
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.mark.parametrize("module", ["rewritten", "inner/rewritten"])
+def test_what_runs_is_the_source_and_never_kept_bytecode(tmp_path, module):
+    """A ``.pyc`` counts for a source of the same size and second; an app's does not count."""
+    path = tmp_path / f"{module}.py"
+    path.parent.mkdir(exist_ok=True)
+    name = module.replace("/", ".")
+    path.write_text("what = 'old'\n")
+    py_compile.compile(str(path))
+    times = path.stat().st_mtime_ns, path.stat().st_mtime_ns
+    path.write_text("what = 'new'\n")
+    os.utime(path, ns=times)
+    assert resolve(f"{name}:what", tmp_path, "task") == "new"
+    kept = [*tmp_path.rglob("*.pyc")]
+    assert len(kept) == 1  # the one that was there
+    del sys.modules[name]

@@ -24,6 +24,7 @@ from hanse.core.weight import Weight
 from hanse.data import PARTITIONERS, Partitioner
 from hanse.errors import ConfigError, HanseError, PipelineError, TaskError
 from hanse.privacy import Clip, GaussianNoise
+from hanse.source import only_source
 from hanse.strategies import (
     ServerOptimizer,
     Strategy,
@@ -178,6 +179,7 @@ def _lacking(lacking: str, name: str, said: str, error: TaskError) -> HanseError
 
 def _put_first(folder: Path, root: str) -> None:
     """Make ``folder`` the first place to import from, also for a module imported elsewhere."""
+    only_source(folder)
     path = str(folder)
     if path in sys.path:
         sys.path.remove(path)

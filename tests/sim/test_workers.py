@@ -162,14 +162,18 @@ def test_an_interrupt_while_workers_train_leaves_a_checkpoint_of_the_round_befor
     task = binary(Slow)
     plain = hanse.simulate(task, DATA, rounds=4)
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
 
     class Interrupt(StopAfter):
         def on_round(self, row) -> None:
             if row["round"] == 2:
                 timer.start()
 
-    with pytest.raises(KeyboardInterrupt):
-        hanse.simulate(task, DATA, rounds=4, workers=2, out=tmp_path, callbacks=[Interrupt(2)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hanse.simulate(task, DATA, rounds=4, workers=2, out=tmp_path, callbacks=[Interrupt(2)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert numbers(tmp_path) == [1, 2]
     assert (tmp_path / "checkpoint.safetensors").exists()
     resumed = hanse.simulate(task, DATA, rounds=4, out=tmp_path, resume=True)
