@@ -1,5 +1,6 @@
 """The listener: who is at the other end, what it refuses, and how it ends. Real TLS on loopback."""
 
+import gc
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from tests.net.small import Small
 
 from hanse.errors import ConfigError
 from hanse.net.authority import client_context, server_context
-from hanse.net.guard import Limits
+from hanse.net.guard import GuardedConnection, Limits
 from hanse.net.problems import Busy, NotTrusted, SessionLost, TooLarge, answer, error_of
 from hanse.net.server import Server
 from hanse.net.signing import digest_of
@@ -329,3 +330,22 @@ def test_an_error_goes_over_the_wire_as_its_code_and_nothing_else(error):
     assert b"secret" not in body
     assert b"/var" not in body
     assert type(error_of("GET /", status, body)) is error
+
+
+def test_a_connection_that_has_gone_is_held_by_nothing(small):
+    """Neither by the timer of its next request nor by a poll that nobody waits for any more."""
+    with small.serving(Limits()) as server:
+        for path in ("/v1/ca", "/v1/wait"):
+            for _ in range(5):
+                with raw(small, server.port) as line:
+                    line.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+                    time.sleep(0.05)
+        ends = time.monotonic() + 3
+        while held() and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert held() == 0
+
+
+def held() -> int:
+    gc.collect()
+    return sum(isinstance(one, GuardedConnection) for one in gc.get_objects())

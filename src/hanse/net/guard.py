@@ -50,7 +50,8 @@ class Limits:
     ``head_s``: to send a whole request head. ``idle_s`` and ``known_idle_s``: between two requests,
     without and with a client certificate. ``body_s``: a body without progress. ``reader_s``: a
     response of which nothing is read; longer, since a slow line drains its buffers in large steps.
-    ``unknown``: connections without a certificate. ``handshakes``: TLS handshakes under way.
+    ``unknown``: connections without a certificate; ``each``: with that of one site.
+    ``handshakes``: TLS handshakes under way.
     """
 
     head_s: float = 10
@@ -61,6 +62,7 @@ class Limits:
     handshake_s: float = 5
     head_bytes: int = 16 * 2**10
     unknown: int = 64
+    each: int = 16
     handshakes: int = 64
     connections: int = 2_048
 
@@ -75,38 +77,36 @@ class Gate:
     """The connections of one listener that have passed the handshake; lives on the loop."""
 
     limits: Limits
-    known: set["GuardedConnection"] = field(default_factory=set["GuardedConnection"])
-    unknown: dict["GuardedConnection", None] = field(
+    open: dict["GuardedConnection", None] = field(
         default_factory=dict["GuardedConnection", None]  # in the order of their arrival
     )
 
     def enter(self, connection: "GuardedConnection") -> None:
         """Take ``connection`` in, in the place of another if there is none left."""
-        if connection.peer["name"] is not None:
-            self.known.add(connection)
-            return
-        self.unknown[connection] = None
-        if len(self.unknown) > self.limits.unknown:
-            self._least().close()
-
-    def _least(self) -> "GuardedConnection":
-        """Return the oldest that waits for a head, else for a body, else the newest of all."""
-        for stage in ("waiting", "sending"):
-            for connection in self.unknown:
-                if connection.stage == stage:
-                    return connection
-        return next(reversed(self.unknown))
+        name = connection.peer["name"]
+        self.open[connection] = None
+        alike = [other for other in self.open if other.peer["name"] == name]
+        if len(alike) > (self.limits.unknown if name is None else self.limits.each):
+            _least(alike).close()
 
     def leave(self, connection: "GuardedConnection") -> None:
         """Forget ``connection``."""
-        self.known.discard(connection)
-        self.unknown.pop(connection, None)
+        self.open.pop(connection, None)
 
     def sweep(self, now: float) -> None:
         """Close every connection whose time is up."""
-        for connection in (*self.known, *self.unknown):
+        for connection in [*self.open]:
             if connection.is_late(now):
                 connection.close()
+
+
+def _least(alike: "list[GuardedConnection]") -> "GuardedConnection":
+    """Return the oldest that waits for a head, else for a body, else the newest of all."""
+    for stage in ("waiting", "sending"):
+        for connection in alike:
+            if connection.stage == stage:
+                return connection
+    return alike[-1]
 
 
 class GuardedConnection(HttpToolsProtocol):
@@ -121,6 +121,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._in_head = False
         self._head = 0  # bytes of a head that has not ended
         self._fields = 0  # bytes of its target and headers, as far as they are parsed
+        self.answering: asyncio.Task[None] | None = None
         self._unread: int = 0  # bytes of the response that the peer has not taken, as seen last
 
     # What happens to the connection
@@ -136,9 +137,15 @@ class GuardedConnection(HttpToolsProtocol):
         self.gate.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place back."""
+        """Give the place back, and end the request: nobody waits for its answer.
+
+        What a handler does in a thread goes on; a poll that waits holds no memory any more.
+        """
         self.gate.leave(self)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # the timer would hold all of it until it rings
+        if self.answering is not None:
+            self.answering.cancel()
 
     def close(self) -> None:
         """Close at once: what is unsent is lost, and the place is free."""
@@ -207,7 +214,34 @@ class GuardedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        super()._start_asgi_task(cycle, partial(_closing, cycle, app))
+        super()._start_asgi_task(cycle, partial(self._closing, cycle, app))
+
+    async def _closing(
+        self,
+        cycle: RequestResponseCycle,
+        app: ASGI3Application,
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+    ) -> None:
+        """Run ``app``; close when it answers before the body has arrived, and when it is stopped.
+
+        The rest of such a body is not worth reading, and what follows it could not be told from it.
+        """
+
+        async def sending(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start" and cycle.more_body:
+                cycle.keep_alive = False
+            await send(message)
+
+        self.answering = asyncio.current_task()
+        try:
+            await app(scope, receive, sending)
+        except asyncio.CancelledError:  # the peer has gone, or the listener stops
+            if not cycle.disconnected:
+                await _stopping(cycle, send)
+        finally:
+            self.answering = None
 
     # What time it is
 
@@ -248,34 +282,16 @@ def _peer(transport: asyncio.Transport) -> Peer:
     return Peer(name=names[0] if len(names) == 1 else None, certificate=certificate)
 
 
-async def _closing(
-    cycle: RequestResponseCycle,
-    app: ASGI3Application,
-    scope: Scope,
-    receive: ASGIReceiveCallable,
-    send: ASGISendCallable,
-) -> None:
-    """Run ``app``; close when it answers before the body has arrived, and when it is stopped.
-
-    The rest of such a body is not worth reading, and what follows it could not be told from it.
-    """
-
-    async def sending(message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start" and cycle.more_body:
-            cycle.keep_alive = False
-        await send(message)
-
-    try:
-        await app(scope, receive, sending)
-    except asyncio.CancelledError:  # the listener stops, and this request could not end in time
-        if cycle.response_started:
-            cycle.transport.close()
-            return
-        status, body = answer(Busy("stopping"))
-        headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _stopping(cycle: RequestResponseCycle, send: ASGISendCallable) -> None:
+    """Answer a request that could not end in time."""
+    if cycle.response_started:
+        cycle.transport.close()
+        return
+    status, body = answer(Busy("stopping"))
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -26,6 +26,7 @@ from hanse.net.guard import Gate, GuardedConnection, Limits
 
 BACKLOG = 1024
 GRACE_S = 1.0
+GOODBYE_S = 0.5  # a line that is closed waits no longer for the peer to say so too
 Around = Callable[[], AbstractAsyncContextManager[object]]
 
 
@@ -111,7 +112,9 @@ class Server:
     @property
     def counts(self) -> dict[str, int]:
         """How many connections there are: handshakes under way, known, and unknown peers."""
-        known, unknown = len(self._gate.known), len(self._gate.unknown)
+        names = [connection.peer["name"] for connection in self._gate.open]
+        unknown = names.count(None)
+        known = len(names) - unknown
         return {"handshakes": len(self._handshakes), "known": known, "unknown": unknown}
 
     def _work(self, ready: Future[None]) -> None:
@@ -166,7 +169,7 @@ class Server:
     def _admit(self, connection: socket.socket) -> None:
         """Begin the handshake, in the place of the oldest that has not ended."""
         gate, limits = self._gate, self._gate.limits
-        if len(gate.known) + len(gate.unknown) >= limits.connections:
+        if len(gate.open) >= limits.connections:
             connection.close()
             return
         if len(self._handshakes) >= limits.handshakes:
@@ -184,7 +187,7 @@ class Server:
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=self._gate.limits.handshake_s,
-                ssl_shutdown_timeout=GRACE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
             )
 
     async def _watch(self) -> None:
@@ -203,8 +206,8 @@ class Server:
         await _until(lambda: not self._state.tasks, GRACE_S)
         for request in self._state.tasks:
             request.cancel()
-        await _until(lambda: not self._gate.known and not self._gate.unknown, GRACE_S / 2)
-        for connection in (*self._gate.known, *self._gate.unknown):
+        await _until(lambda: not self._gate.open, GRACE_S / 2)
+        for connection in [*self._gate.open]:
             connection.close()
 
 

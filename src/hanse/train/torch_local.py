@@ -33,7 +33,7 @@ from hanse.train.torch_data import (
 )
 from hanse.train.torch_loop import Loop, UserLoop, counts_of
 from hanse.train.torch_model import FlatModel, from_numpy
-from hanse.train.torch_steps import Optimizer, corrected, optimizer_of
+from hanse.train.torch_steps import Optimizer, corrected, optimizer_of, taking_part
 from hanse.train.userland import userland
 
 EVALUATION_BATCH = 1024
@@ -156,13 +156,14 @@ class TorchKernel:
                 inputs, targets = data.batch(index)
                 with torch.autocast(device.type, torch.bfloat16, enabled=local.amp):
                     loss = self._loss(module(*inputs), targets)
-                grads = torch.autograd.grad(loss, params, materialize_grads=True)
+                found = torch.autograd.grad(loss, params, allow_unused=True)
+                grads, moved, starts = taking_part(found, params, self.starts)
                 if self.is_sparse:
                     grads = [grad.to_dense() for grad in grads]
                 if work.correction is not None:
-                    grads = corrected(grads, params, self.starts, work.correction)
+                    grads = corrected(grads, moved, starts, work.correction)
                 with torch.no_grad():
-                    optimizer.step(params, grads)
+                    optimizer.step(moved, grads)
                 steps, seen = steps + 1, seen + len(index)
                 total += float(loss.detach()) * len(index)
         return {"examples": data.n, "steps": steps, "seen": seen, "loss": fixed(total)}

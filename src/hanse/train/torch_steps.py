@@ -24,12 +24,26 @@ def corrected(grads: Tensors, params: Tensors, starts: Tensors, by: Proximal) ->
         return _add(grads, _sub(params, starts), alpha=by.mu)
 
 
+def taking_part(
+    grads: Sequence[Tensor | None], params: Tensors, starts: Tensors
+) -> tuple[Tensors, Tensors, Tensors]:
+    """Return the three without the parameters that have no gradient: nothing moves those.
+
+    As in PyTorch, neither weight decay nor momentum does.
+    """
+    there = [index for index, grad in enumerate(grads) if grad is not None]
+    if len(there) == len(grads):
+        return grads, params, starts  # pyright: ignore[reportReturnType] -- none is None
+    found = [grad for grad in grads if grad is not None]
+    return found, [params[index] for index in there], [starts[index] for index in there]
+
+
 @dataclass
 class Sgd:
     """PyTorch's SGD without an optimiser object: w ← w − lr·v, v ← momentum·v + g + decay·w."""
 
     local: LocalTraining
-    velocity: Tensors = field(default_factory=list[Tensor])
+    velocity: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def step(self, params: Tensors, grads: Tensors) -> None:
         """Take one step. ``grads`` stay as they are: autograd may give one tensor twice."""
@@ -37,13 +51,21 @@ class Sgd:
         if local.weight_decay:
             grads = _add(grads, params, alpha=local.weight_decay)
         if local.momentum:
-            if self.velocity:
-                _mul_(self.velocity, local.momentum)
-                _add_(self.velocity, grads)
-            else:
-                self.velocity = [grad.clone() for grad in grads]
-            grads = self.velocity
+            grads = self._velocities(params, grads)
         _add_(params, grads, alpha=-local.lr)
+
+    def _velocities(self, params: Tensors, grads: Tensors) -> Tensors:
+        """Return each parameter's velocity, moved on; the first one is its gradient."""
+        known = [(self.velocity[id(p)], g) for p, g in zip(params, grads, strict=True)
+                 if id(p) in self.velocity]  # fmt: skip
+        if known:
+            velocities, fresh = zip(*known, strict=True)
+            _mul_(velocities, self.local.momentum)
+            _add_(velocities, fresh)
+        for p, g in zip(params, grads, strict=True):
+            if id(p) not in self.velocity:
+                self.velocity[id(p)] = g.clone()
+        return [self.velocity[id(p)] for p in params]
 
 
 @dataclass
@@ -57,6 +79,8 @@ class Boxed:
         for p, g in zip(params, grads, strict=True):
             p.grad = g
         self.optimizer.step()
+        for p in params:
+            p.grad = None  # one that takes no part in the next step has none
 
 
 def optimizer_of(
