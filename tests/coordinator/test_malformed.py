@@ -29,7 +29,7 @@ from hanse.net.session import SignedConnection
 from hanse.net.signing import digest_of, request_text
 
 MIB = 2**20
-THREADS = 12
+THREADS = 10
 PARTIAL = ("in_length", "in_headers", "in_method")
 """Changes after which an answer, or its body, may not come: nobody waits for it long."""
 WARM = 2_000

@@ -93,6 +93,19 @@ class Rounds(Step):
 
 
 @dataclass(frozen=True)
+class Growing(Step):
+    """Server state that decides the model: the n-th total counts n times."""
+
+    name: ClassVar[str] = "growing"
+    kind: ClassVar[Kind] = "linear"
+    has_state: ClassVar[bool] = True
+
+    def decode(self, total: Total, place: Place) -> tuple[Total, Memory]:
+        number = place.kept.get("number", np.zeros(1, np.int64)) + 1
+        return replace(total, vector=total.vector * float(number[0])), {"number": number}
+
+
+@dataclass(frozen=True)
 class Veto(Step):
     """Refuses every update."""
 

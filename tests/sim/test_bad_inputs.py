@@ -234,3 +234,25 @@ def test_a_process_names_clients_whose_updates_it_refused():
     _, metrics = process.next(process.initialize(), data)
     assert set(metrics["refused"]) == set(DATA)
     assert metrics["counted"] == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_data_of_a_client_that_no_early_round_asks_is_told_before_the_first(workers):
+    data = federation(clients=4)
+    data["site-3"][0][0][3, 1] = np.nan
+    seen = []
+
+    class See:
+        def on_start(self, run, spec): ...
+
+        def on_round(self, row):
+            seen.append(row)
+
+        def on_end(self, result): ...
+
+    with pytest.raises(DataError, match="site-3: the input is nan in row 3"):
+        hanse.simulate(
+            binary(), data, strategy=hanse.fedavg(sampler=hanse.FixedSize(1)), rounds=20,
+            workers=workers, callbacks=[See()],
+        )  # fmt: skip
+    assert not seen

@@ -1,5 +1,7 @@
 """What federation is measured against: each site alone and all data in one place, same budget."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hanse import ConfigError, LocalTraining, Pipeline, Weight
 from hanse.core import metrics, seeds
 from hanse.sim.baselines import baselines, budget
 from hanse.sim.population import Given
+from hanse.sim.repeat import repeat
 from hanse.sim.run import Run
 
 DATA = federation(clients=3, tests=15)
@@ -166,3 +169,16 @@ def test_baselines_of_a_loop_of_ones_own_run_it_too():
     task = TorchTask(model=logistic, loss=nn.BCEWithLogitsLoss(), train=train)
     baselines(run(task))
     assert passes == [("site-0", 8), ("site-1", 8), ("site-2", 8), ("pooled", 8)]
+
+
+@pytest.mark.parametrize("release", ["sum", "none"])
+def test_the_federated_model_stands_in_the_comparison_whatever_a_run_releases(release, tmp_path):
+    def compared(release, out):
+        evaluation = hanse.Evaluation(release=release)
+        repeat(run(evaluation=evaluation), [3], out=out, baselines=True)
+        return json.loads((out / "baselines.json").read_text())
+
+    released = compared("per-site", tmp_path / "all")
+    found = compared(release, tmp_path / "some")
+    assert found == released
+    assert set(found["federated"]) == set(DATA)

@@ -115,7 +115,7 @@ def test_a_site_without_a_value_is_left_out_of_the_mean_of_every_kind(tmp_path):
 def test_a_run_that_releases_no_site_has_baselines_and_no_mean_of_its_own(tmp_path):
     run = small_run(evaluation=Evaluation(release="sum"))
     summary = repeat(run, [0], out=tmp_path, baselines=True)
-    assert set(summary.table["a"]) == {"local", "pooled"}
+    assert set(summary.table["a"]) == {"federated", "local", "pooled"}
     assert summary.pooled("auc").mean is not None
 
 

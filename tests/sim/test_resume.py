@@ -5,12 +5,13 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from tests.laws.toys import Rounds
+import torch
+from tests.laws.toys import Growing, Rounds
 from tests.train.models import binary, classes, cnn, federation, images, tabular
 
 import hanse
@@ -37,7 +38,7 @@ CASES = {
     "aggregated statistics, states of steps": {
         "task": classes(cnn, buffers="aggregate"),
         "data": PIXELS,
-        "pipeline": Pipeline([Weight(by="examples", cap=50), Rounds()]),
+        "pipeline": Pipeline([Weight(by="examples", cap=50), Rounds(), Growing()]),
     },
 }
 
@@ -296,3 +297,57 @@ def test_a_killed_run_leaves_nothing_behind_and_goes_on_to_the_same_bits(tmp_pat
     result = simulate(LOCAL, out=tmp_path, resume=True)
     assert result.model_digest == simulate(LOCAL).model_digest
     assert [row["round"] for row in result.history] == [*range(1, ENDLESS + 1)]
+
+
+def test_an_interrupt_while_a_round_is_measured_saves_model_and_states_of_one_round(tmp_path):
+    """States ahead of the model would count a total once more than a run without interrupt."""
+    case = dict(CASES["aggregated statistics, states of steps"])
+    plain = simulate(case)
+    armed = []
+
+    def counts(scores, targets):
+        if armed:
+            raise KeyboardInterrupt
+        return hanse.metrics.accuracy.counts(scores, targets)
+
+    class Arm(StopAfter):
+        def on_round(self, row) -> None:
+            if row["round"] == self.round:
+                armed.append(True)
+
+    case["task"] = classes(cnn, buffers="aggregate")
+    case["task"].metrics = (replace(hanse.metrics.accuracy, counts=counts),)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(case, out=tmp_path, callbacks=[Arm(2)])
+    armed.clear()
+    result = simulate(case, out=tmp_path, resume=True)
+    assert result.model_digest == plain.model_digest
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_rows_ahead_of_their_checkpoint_are_cut(ahead, tmp_path):
+    case = {**CASES["aggregated statistics, states of steps"], "rounds": 6}
+    with pytest.raises(Interrupted):
+        simulate(case, out=tmp_path, callbacks=[StopAfter(2)])
+    path = tmp_path / "history.jsonl"
+    row = json.loads(path.read_text().splitlines()[-1])
+    with open(path, "a") as file:
+        for number in range(3, 3 + ahead):
+            file.write(json.dumps({**row, "round": number, "cohort": 99}) + "\n")
+    result = simulate(case, out=tmp_path, resume=True)
+    assert [row["round"] for row in result.history] == [1, 2, 3, 4, 5, 6]
+    assert all(row["cohort"] != 99 for row in result.history)
+    assert numbers(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_task_of_the_same_class_does_not_resume_a_run(tmp_path):
+    case = dict(CASES["aggregated statistics, states of steps"])
+    with pytest.raises(Interrupted):
+        simulate(case, out=tmp_path, callbacks=[StopAfter(2)])
+    old = case["task"]
+    case["task"] = hanse.train.torch.TorchTask(
+        model=old.model, loss=torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0)),
+        metrics=old.metrics, buffers=old.buffers,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="other settings or other code"):
+        simulate(case, out=tmp_path, resume=True)

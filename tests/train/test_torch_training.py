@@ -7,7 +7,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tests.train.models import FEATURES, binary, cnn, double, logistic, state, table, tabular
+from tests.train.models import (
+    FEATURES,
+    binary,
+    cnn,
+    double,
+    federation,
+    logistic,
+    state,
+    table,
+    tabular,
+)
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -341,3 +351,33 @@ def test_logistic_regression_learns_what_is_there_to_learn():
     local = LocalTraining(lr=0.5, epochs=3, batch_size=16)
     result = hanse.simulate(binary(logistic), data, local=local, rounds=10)
     assert result.history[-1]["evaluation"]["pooled"]["auc"] > 0.97
+
+
+class Spare(nn.Module):
+    """Has parameters that take no part in the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(FEATURES, 1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        LocalTraining(lr=0.1, weight_decay=0.5, momentum=0.9),
+        LocalTraining(optimizer="adam", lr=0.1, weight_decay=0.5),
+        LocalTraining(optimizer="adamw", lr=0.1, weight_decay=0.5),
+    ],
+    ids=["sgd", "adam", "adamw"],
+)
+def test_what_takes_no_part_in_the_loss_is_not_moved_and_the_rest_as_without_it(local):
+    one = hanse.simulate(binary(Spare), federation(clients=2), rounds=2, local=local)
+    for name in ("unused.weight", "unused.bias"):
+        start = binary(Spare).describe(0)
+        assert np.array_equal(one.parameters[name], start[0].views(start[1])[name])
+    assert not np.array_equal(
+        one.parameters["used.weight"], start[0].views(start[1])["used.weight"]
+    )

@@ -34,6 +34,13 @@ from hanse.core.sums import Grid, on_wire, peak, to_reals
 from hanse.core.weight import Weight
 from hanse.errors import PipelineError
 
+ON_THE_WIRE = 2.0**-23
+"""By how much, at most, a share is longer on the wire than was measured.
+
+Half of it is for the rounding of each coordinate to float32 (its factor is rounded towards 0); the
+other half is far more than the error of a measured length.
+"""
+
 Chance = Callable[[str], np.random.Generator]
 Kept = Mapping[str, Memory]
 
@@ -115,34 +122,9 @@ class Pipeline:
             coordinates=span.stop - span.start,
         )
         facts = self.facts(start)
-        if facts.is_private and extras:
-            raise PipelineError(
-                f"{', '.join(extras)} would leave in the clear beside a noised model",
-                hint='set buffers = "local" or "freeze" in the task, or use GroupNorm',
-            )
-        if facts.denominator == "public" and extras:
-            raise PipelineError(
-                f"{', '.join(extras)} divided by a public denominator would be no mean: statistics "
-                "shrink with every client that is missing",
-                hint='set denominator = "observed", or buffers = "local" or "freeze" in the task',
-            )
         own = [s for step in self.applied for s in step.scalars()]
-        if facts.is_private and own:
-            raise PipelineError(
-                f"{', '.join(s.name for s in own)} of a step would leave exactly beside a noised "
-                "model, so the noise gives no privacy",
-                hint="leave that step out, or the noise",
-            )
-        chosen = own if facts.is_private else [*own, *scalars]
-        schema = tuple(scalar.among(cohort) for scalar in chosen)
-        if len({scalar.name for scalar in schema}) < len(schema):
-            raise ValueError(f"two scalars of one name: {[scalar.name for scalar in schema]}")
-        for scalar in schema:
-            if scalar.bound * cohort > ROOM:
-                raise PipelineError(
-                    f"{cohort} clients with {scalar.name} up to {scalar.bound} overflow 63 bits",
-                    hint="make the cohort smaller",
-                )
+        _check_beside(facts, [s.name for s in own], list(extras or {}))
+        schema = _schema(own if facts.is_private else [*own, *scalars], cohort)
         bound = BoundPipeline(self, layout, start, schema, dict(extras or {}))
         bound.check_room()
         return bound
@@ -193,6 +175,44 @@ class Pipeline:
                 )
 
 
+def _check_beside(facts: Facts, own: list[str], extras: list[str]) -> None:
+    """Refuse what may not stand beside noise, or beside a public denominator.
+
+    ``own``: integers that steps add; ``extras``: further segments.
+    """
+    if facts.is_private and extras:
+        raise PipelineError(
+            f"{', '.join(extras)} would leave in the clear beside a noised model",
+            hint='set buffers = "local" or "freeze" in the task, or use GroupNorm',
+        )
+    if facts.is_private and own:
+        raise PipelineError(
+            f"{', '.join(own)} of a step would leave exactly beside a noised model, so the noise "
+            "gives no privacy",
+            hint="leave that step out, or the noise",
+        )
+    if facts.denominator == "public" and extras:
+        raise PipelineError(
+            f"{', '.join(extras)} divided by a public denominator would be no mean: statistics "
+            "shrink with every client that is missing",
+            hint='set denominator = "observed", or buffers = "local" or "freeze" in the task',
+        )
+
+
+def _schema(scalars: Iterable[Scalar], cohort: int) -> tuple[Scalar, ...]:
+    """Return ``scalars`` as a sum over ``cohort`` clients has room for them."""
+    schema = tuple(scalar.among(cohort) for scalar in scalars)
+    if len({scalar.name for scalar in schema}) < len(schema):
+        raise ValueError(f"two scalars of one name: {[scalar.name for scalar in schema]}")
+    for scalar in schema:
+        if scalar.bound * cohort > ROOM:
+            raise PipelineError(
+                f"{cohort} clients with {scalar.name} up to {scalar.bound} overflow 63 bits",
+                hint="make the cohort smaller",
+            )
+    return schema
+
+
 @dataclass(frozen=True)
 class BoundPipeline:
     """A pipeline with the vector, the cohort and the integers that it works for."""
@@ -226,15 +246,20 @@ class BoundPipeline:
         """How many int64 scalars a report carries."""
         return sum(scalar.size for scalar in self.schema)
 
+    @cached_property
+    def rounding(self) -> float:
+        """By how much the grid can lengthen a share: √d/2 steps, for d coordinates."""
+        return math.sqrt(self.facts.coordinates or 0) * self.grids["model"].step / 2
+
     def check_room(self) -> None:
         """Refuse a grid that lengthens a share beyond its L2 claim."""
         facts, grid = self.facts, self.grids["model"]
-        rounding = math.sqrt(facts.coordinates or 0) * grid.step / 2
-        if math.isfinite(facts.l2) and rounding > facts.l2 * (2.0**-20 - 2.0**-22):
+        if math.isfinite(facts.l2) and self.rounding > facts.l2 * (2.0**-20 - 2.0**-22):
             raise PipelineError(
                 f"{facts.coordinates} coordinates rounded to {grid.step:.3g} could exceed the L2 "
                 f"bound of {facts.l2:g}",
-                hint="make the cohort smaller, or cap the weights",
+                hint="make the cohort smaller, cap the weights"
+                + (", or lower the noise multiplier" if facts.is_private else ""),
             )
 
     def accumulator(self, vector: Integers | None = None) -> Accumulator:
@@ -283,16 +308,19 @@ class BoundPipeline:
                 return outcome, old
             was_bounded |= step.kind == "bound" and outcome.scale < update.scale
             if outcome.vector is not update.vector:
-                outcome = replace(outcome, length=kernels().norm(outcome.vector))
-            update = outcome
+                length = kernels().norm(outcome.vector)
+            update = replace(outcome, length=length)  # measured here, whatever the step says
         share = self._share(update, was_bounded)
         return share, (old if isinstance(share, Refused) else fresh)
 
     def _share(self, update: Update, was_bounded: bool) -> Share | Refused:
         limit = self.grids["model"].limit
         longest = update.length * abs(update.scale)
-        if not longest <= self.facts.l2:
-            return Refused(f"model: its L2 norm is above {self.facts.l2:g}: a step broke its claim")
+        if not longest * (1 + ON_THE_WIRE) + self.rounding <= self.facts.l2:
+            return Refused(
+                f"model: its L2 norm, as it is summed, can be above {self.facts.l2:g}: a step broke"
+                " its claim"
+            )
         if not longest <= limit and not peak(on_wire(update.vector, update.scale)) <= limit:
             return Refused(f"out of range: a coordinate is not within {limit:g}")
         extras = dict[str, Vector]()

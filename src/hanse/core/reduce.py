@@ -75,9 +75,8 @@ class Sum(Step):
         grid = Grid.choose(self.largest(facts), facts.cohort or 1)
         if not facts.is_private:
             return grid
-        return grid.coarsened(
-            math.floor(NOISE_STEPS - math.log2(facts.noise_multiplier * facts.l2))
-        )
+        stddev = math.log2(facts.noise_multiplier) + math.log2(facts.l2)
+        return grid.coarsened(math.floor(NOISE_STEPS - stddev))
 
 
 @dataclass(slots=True)
@@ -92,12 +91,16 @@ class Accumulator:
 
     def spend(self) -> None:
         """Give the memory to what is made of it; ValueError for a second time."""
-        if self.is_spent:
-            raise ValueError("this sum was decoded already")
+        self._check_unspent()
         self.is_spent = True
 
+    def _check_unspent(self) -> None:
+        if self.is_spent:
+            raise ValueError("this sum was decoded already")
+
     def add(self, share: Share, grids: Mapping[str, Grid]) -> None:
-        """Add a share that has been checked against ``grids``."""
+        """Add a share that has been checked against ``grids``; ValueError if the sum is spent."""
+        self._check_unspent()
         add = kernels().accumulate
         add(self.vector, share.vector, share.scale, grids["model"].exponent)
         for name, vector in share.extras.items():
@@ -106,7 +109,9 @@ class Accumulator:
         self.reports += 1
 
     def merge(self, other: "Accumulator") -> None:
-        """Add another running sum; integers do not mind the order."""
+        """Add another running sum; integers do not mind the order. ValueError if one is spent."""
+        self._check_unspent()
+        other._check_unspent()
         self.vector += other.vector
         self.scalars += other.scalars
         for name, vector in other.extras.items():

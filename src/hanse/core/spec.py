@@ -95,10 +95,12 @@ class Quorum:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that decides a run's bits, and what it says of itself to the owners of the data.
+    """What decides a run's bits, and what it says of itself to the owners of the data.
 
-    ``app``: the run's code, path → SHA-256 (empty where the task is an object of one process);
-    ``sources``: the names of the data sets it reads; ``purpose``: what for.
+    Data is named and not part of it. ``task``: where the app has it, or, for an object of one
+    process, its type and a digest of what it is made of. ``app``: the run's code, path → SHA-256
+    (empty where the task is an object of one process); ``sources``: the names of the data sets it
+    reads; ``purpose``: what for.
     """
 
     name: str
@@ -125,14 +127,10 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         """Bind the pipeline, so that an unsound run cannot be described."""
+        _check_whole("seed", self.seed)
+        _check_whole("rounds", self.rounds)
         if self.rounds < 1:
             raise ConfigError(f"rounds = {self.rounds} trains nothing", hint="give rounds >= 1")
-        for name, number in (("rounds", self.rounds), ("seed", self.seed)):
-            if type(number) is not int or not 0 <= number <= LARGEST:
-                raise ConfigError(
-                    f"{name} = {number!r} is not a whole number from 0 to 2^53",
-                    hint=f"give {name} as one",
-                )
         if not self.clients:
             raise ConfigError("the population is empty", hint="name at least one site")
         if len(set(self.clients)) < len(self.clients):
@@ -237,6 +235,13 @@ class RunSpec:
     def hash(self) -> str:
         """SHA-256 of the canonical form, in hex."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _check_whole(name: str, number: object) -> None:
+    if type(number) is not int or not 0 <= number <= LARGEST:
+        raise ConfigError(
+            f"{name} = {number!r} is not a whole number from 0 to 2^53", hint=f"give {name} as one"
+        )
 
 
 def _digest_of(ids: Sequence[str]) -> str:

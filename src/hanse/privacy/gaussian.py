@@ -26,15 +26,19 @@ class GaussianNoise(Step):
     never typed twice. Neighbours are two data sets of which one lacks a client, whose share is then
     zero (add or remove one, zero-out): that moves the integer total by at most C. Replacing one
     client by another moves it by up to 2C, which is also what a cohort of a fixed size would have
-    to count. The noise is a continuous Gaussian rounded to the grid of the exact sum and added to
-    the integer total before anything is divided; rounding it together with the total is
-    post-processing, since the total is on the grid. Everything after the sum is post-processing.
+    to count. The noise is a continuous Gaussian G rounded to the grid of the exact sum and added
+    to the integer total T before anything is divided. It is rounded up or down at random, by a V
+    uniform in [0, 1): T + ⌊G + V⌋ = ⌊(T + G) + V⌋, so what leaves is a function of T + G and of a V
+    that knows nothing of T. That, and everything after it, is post-processing.
 
-    A float64 draw of a standard normal is a multiple of about 2^-50 (a ziggurat scales integers of
-    52 bits by at most 3.7, and a float64 from 2 to 4 has 51 bits behind the point). On a grid that
-    is finer than z·C·2^-50 integers would be missing; on one that is hardly coarser, draws half-way
-    between two, which go to the even one, would favour those. So z·C is at most 2^40 steps: each
-    integer has about a thousand draws, and one in a thousand lies half-way.
+    G is drawn in float64, so it is not continuous: a draw of a standard normal is a multiple of
+    2^-50 or less (a ziggurat scales integers of 52 bits by at most 3.7, and a float64 from 2 to 4
+    has 51 bits behind the point). On a grid finer than z·C·2^-50 integers would be missing, and an
+    observer would know draws by them (Mironov, CCS 2012). So z·C is at most 2^40 steps of the grid:
+    draws lie at most h = 2^-10 steps apart. Rounded to the nearest, one in 7,000 of them would lie
+    half-way and go to the even integer, which shows over 10^8 coordinates; V leaves no half-way.
+    An integer's probability is then the draws near it under a triangle two steps wide, which misses
+    its integral by no more than about h² = 2^-20 of it. V adds at most 1/4 to a variance of 2^80.
     """
 
     noise_multiplier: float
@@ -78,7 +82,10 @@ class GaussianNoise(Step):
         return replace(facts, noise_multiplier=self.noise_multiplier, unit="client")
 
     def noise(self, size: int, exponent: int, place: Place) -> Integers:
-        """Return the rounded Gaussian on the grid of the sum."""
+        """Return the Gaussian on the grid of the sum, rounded up or down at random."""
         stddev = self.noise_multiplier * place.facts.l2
-        drawn = place.stream("noise").standard_normal(size)
-        return np.rint(drawn * (stddev * 2.0**exponent)).astype(np.int64)
+        chance = place.stream("noise")
+        drawn = chance.standard_normal(size)
+        drawn *= stddev * 2.0**exponent
+        drawn += chance.random(size)
+        return np.floor(drawn, out=drawn).astype(np.int64)

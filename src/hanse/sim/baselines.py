@@ -18,16 +18,18 @@ from hanse.train.local import Prepared, Turn
 Table = dict[str, dict[str, Json]]
 
 
-def baselines(run: Run) -> dict[str, Table]:
+def baselines(run: Run, federated: Vector | None = None) -> dict[str, Table]:
     """Train local-only and pooled models; return ``{"local": …, "pooled": …}`` by site.
 
+    The simulator measures them beside the protocol, and so it does the model ``federated`` (flat,
+    in the layout's dtype) if that is given: where a run lets no results of single sites leave.
     ConfigError where sites have no test data of their own.
     """
     with run.task.exactly(run.local.threads):
-        return _baselines(run, station_of(run, run.spec))
+        return _baselines(run, station_of(run, run.spec), federated)
 
 
-def _baselines(run: Run, station: Station) -> dict[str, Table]:
+def _baselines(run: Run, station: Station, federated: Vector | None) -> dict[str, Table]:
     data = {client: station.data(client) for client in run.population.ids}
     tests = {client: test for client, (_, test) in data.items() if test is not None}
     if not tests:
@@ -39,10 +41,11 @@ def _baselines(run: Run, station: Station) -> dict[str, Table]:
     alone = {c: _trained(station, start, data[c][0], local, run.seed, c) for c in tests}
     pooled = station.kernel.pool([train for train, _ in data.values()])
     together = _trained(station, start, pooled, local, run.seed, "pooled")
-    return {
-        "local": {c: _values(station, alone[c], t, run, c) for c, t in tests.items()},
-        "pooled": {c: _values(station, together, t, run, c) for c, t in tests.items()},
-    }
+    found = {"local": {c: _values(station, alone[c], t, run, c) for c, t in tests.items()}}
+    for name, vector in (("federated", federated), ("pooled", together)):
+        if vector is not None:
+            found[name] = {c: _values(station, vector, t, run, c) for c, t in tests.items()}
+    return found
 
 
 def budget(run: Run) -> LocalTraining:

@@ -20,6 +20,17 @@ from hanse.sim.rounds import perform
 from hanse.sim.run import Callback, Run
 from hanse.strategies import GlobalModel, StrategyProgram
 
+CHECKED_FIRST = 64
+"""Up to so many clients, all data is read and checked before the first round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: the model and the steps' states, which move on together or not at all."""
+
+    model: GlobalModel
+    states: States
+
 
 @dataclass
 class Driver:
@@ -30,7 +41,6 @@ class Driver:
     callbacks: tuple[Callback, ...]
     checkpoint_s: float
     history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
-    states: States = field(default_factory=dict[str, Any])
     saved_at: float = 0.0
     is_between_rounds: bool = True
 
@@ -55,14 +65,16 @@ class Driver:
         program = StrategyProgram(
             self.run.strategy, spec.layout, self.run.local, self.run.pipeline, self.run.rounds
         )
-        state, kept = self._start(program, spec, resume)
+        at, kept = self._start(program, spec, resume)
         try:
             pool = open_pool(self.run, spec, workers, start_method, fingerprint)
             try:
                 pool.restore(kept)
+                if len(spec.clients) <= CHECKED_FIRST:
+                    pool.prepare(spec.clients)
                 for callback in self.callbacks:
                     callback.on_start(self.run, spec)
-                state = self._rounds(program, state, spec, pool)
+                at = self._rounds(program, at, spec, pool)
             finally:
                 pool.close()
         except BaseException:
@@ -72,16 +84,16 @@ class Driver:
         out = None if self.folder is None else self.folder.path
         seconds = time.monotonic() - began
         return Result(
-            self.run.task, spec, state.vector, self.history, seconds, self.judge.best, out
+            self.run.task, spec, at.model.vector, self.history, seconds, self.judge.best, out
         )
 
     def _start(
         self, program: StrategyProgram, spec: RunSpec, resume: bool
-    ) -> tuple[GlobalModel, dict[str, Any]]:
-        """Return the state to begin with: of the checkpoint, or of the initial model."""
-        state, kept = program.initial(self.run.described[1]), dict[str, Any]()
+    ) -> tuple[Progress, dict[str, Any]]:
+        """Return where to begin: at the checkpoint, or with the initial model."""
+        at, kept = Progress(program.initial(self.run.described[1]), {}), dict[str, Any]()
         if self.folder is None:
-            return state, kept
+            return at, kept
         found = Checkpoint.read(self.folder.path, spec.hash) if resume else None
         if resume and found is None and (self.folder.path / "result.json").exists():
             raise ConfigError(
@@ -89,57 +101,55 @@ class Driver:
                 hint="nothing is left to resume; start a new one with another --out",
             )
         if found is not None:
-            state, kept, self.states = found.model, dict(found.kept), found.states
-            self.history = self.folder.history()[: state.round]
+            at, kept = Progress(found.model, found.states), dict(found.kept)
+            self.history = self.folder.history()[: at.model.round]
             if found.best is not None:
                 self.judge.best = Best(**found.facts["best"], vector=found.best)
-        resumed = state.round if resume else 0
+        resumed = at.model.round if resume else 0
         if resume and not resumed:
             (self.folder.path / "history.jsonl").unlink(missing_ok=True)
         self.folder.begin(self.run, spec, environment(), resumed)
         self.saved_at = time.monotonic()
-        return state, kept
+        return at, kept
 
     def _rounds(
-        self, program: StrategyProgram, state: GlobalModel, spec: RunSpec, pool: Pool
-    ) -> GlobalModel:
-        while state.round < program.rounds:
+        self, program: StrategyProgram, at: Progress, spec: RunSpec, pool: Pool
+    ) -> Progress:
+        while at.model.round < program.rounds:
             try:
                 self.is_between_rounds = False
-                state = self._round(program, state, spec, pool)
+                at = self._round(program, at, spec, pool)
                 self.is_between_rounds = True
                 for callback in self.callbacks:
                     callback.on_round(self.history[-1])
             except BaseException:
                 if self.history:
                     with suppress(HanseError):
-                        self._save(state, spec, pool)
+                        self._save(at, spec, pool)
                 raise
             if time.monotonic() - self.saved_at >= self.checkpoint_s:
-                self._save(state, spec, pool)
-        return state
+                self._save(at, spec, pool)
+        return at
 
-    def _round(
-        self, program: StrategyProgram, state: GlobalModel, spec: RunSpec, pool: Pool
-    ) -> GlobalModel:
+    def _round(self, program: StrategyProgram, at: Progress, spec: RunSpec, pool: Pool) -> Progress:
         began = time.monotonic()
-        done = perform(program.ask(state), spec, self.run.faults, pool, self.states)
-        outcome = program.absorb(state, done.total)
+        done = perform(program.ask(at.model), spec, self.run.faults, pool, at.states)
+        outcome = program.absorb(at.model, done.total)
         after = outcome.state if isinstance(outcome, Done) else outcome
         measured = self.judge.measure(after, pool)
-        self.states = done.states
         row = {**done.row, **measured, "seconds": time.monotonic() - began}
         self.history.append(row)
         if self.folder is not None:
             self.folder.append(row)
-        return after
+        return Progress(after, done.states)
 
-    def _save(self, state: GlobalModel, spec: RunSpec, pool: Pool) -> None:
+    def _save(self, at: Progress, spec: RunSpec, pool: Pool) -> None:
         keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
         if self.folder is None or (keeps and not self.is_between_rounds):
             return  # in mid-round, what clients keep may be ahead of the model
         best, kept = self.judge.best, pool.kept() if keeps else {}
         facts = {} if best is None else {"best": best.json()}
         vector = None if best is None else best.vector
-        Checkpoint(state, self.states, kept, facts, vector).write(self.folder.path, spec.hash)
+        self.folder.settle()
+        Checkpoint(at.model, at.states, kept, facts, vector).write(self.folder.path, spec.hash)
         self.saved_at = time.monotonic()

@@ -1,6 +1,7 @@
 """The folder that a run leaves."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,11 @@ class Folder:
         """Add the row of a round."""
         with open(self.path / "history.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def settle(self) -> None:
+        """Return when the rows are durable: no checkpoint may be ahead of them."""
+        with open(self.path / "history.jsonl", "rb") as file:
+            os.fsync(file.fileno())
 
     def end(self, result: Result) -> None:
         """Write models and result; the checkpoint has served."""

@@ -33,6 +33,10 @@ Counts = dict[str, Mapping[str, int | Integers]]
 class Pool(Protocol):
     """Trains cohorts into one running sum."""
 
+    def prepare(self, clients: Sequence[str]) -> None:
+        """Read and check the data of ``clients``; DataError or TaskError for what is wrong."""
+        ...
+
     def train(
         self, start: Vector, clients: Sequence[str], round: int, announced: Mapping[str, Json]
     ) -> list[Outcome]:
@@ -72,6 +76,11 @@ class InProcess:
         self.station = station_of(run, spec)
         self.work, self.spec = run.work, spec
         self.sum = spec.bound.accumulator()
+
+    def prepare(self, clients: Sequence[str]) -> None:
+        """Read and check the data of ``clients``."""
+        for client in clients:
+            self.station.data(client)
 
     def train(
         self, start: Vector, clients: Sequence[str], round: int, announced: Mapping[str, Json]
@@ -199,6 +208,14 @@ class Processes:
         for client in clients:
             shares[self.place[client]].append(client)
         return [(w, ids) for w, ids in zip(self.workers, shares, strict=True) if ids]
+
+    def prepare(self, clients: Sequence[str]) -> None:
+        """Read and check the data of ``clients``, all workers at once."""
+        asked = self._by_worker(clients)
+        for worker, ids in asked:
+            worker.send({"do": "prepare", "clients": ids})
+        for worker, _ in asked:
+            worker.receive()
 
     def train(
         self, start: Vector, clients: Sequence[str], round: int, announced: Mapping[str, Json]

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors.numpy import load_file  # pyright: ignore -- it has no stubs
+
 from hanse.core.canonical import Json
+from hanse.core.layout import Vector
 from hanse.errors import ConfigError
 from hanse.report.html import write_report
 from hanse.report.numerals import Interval, interval
@@ -190,10 +193,16 @@ def _compared(
     if not baselines:
         return {"federated": sites}
     if not path.exists():
-        trained = train_baselines(run)
-        table = {kind: sites if kind == "federated" else trained[kind] for kind in KINDS}
-        _write(path, table)
+        trained = train_baselines(run, None if sites else _final(run, folder))
+        table = {"federated": sites, **trained}
+        _write(path, {kind: table[kind] for kind in KINDS})
     return json.loads(path.read_text())
+
+
+def _final(run: Run, folder: Path) -> Vector:
+    """Return the final model of a run that has ended."""
+    tensors: Any = load_file(folder / "model.safetensors")  # pyright: ignore -- it has no stubs
+    return run.described[0].pack(tensors)
 
 
 def _by_site(tables: Sequence[dict[str, Any]]) -> dict[str, Cells]:

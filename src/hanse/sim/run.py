@@ -1,5 +1,6 @@
 """Everything that a simulation needs, as objects; :mod:`hanse.config` makes one from a run file."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -76,7 +77,7 @@ class Run:
         """The run's spec; binding it checks the pipeline against the model and the cohort."""
         return RunSpec(
             name=self.name,
-            task=self.references.get("task", type(self.task).__name__),
+            task=self.references.get("task") or _named(self.task),
             data=self.references.get("data", type(self.population).__name__),
             clients=self.population.ids,
             rounds=self.rounds,
@@ -96,6 +97,12 @@ class Run:
             sources=self.sources,
             purpose=self.purpose,
         )
+
+
+def _named(task: Task) -> str:
+    """Return what a spec calls a task that is an object of this process: its type and a digest."""
+    text = hashlib.sha256(task.identity().encode()).hexdigest()
+    return f"{type(task).__name__}#{text[:16]}"
 
 
 def check_work(task: Task, strategy: Strategy, local: LocalTraining, pipeline: Pipeline) -> None:

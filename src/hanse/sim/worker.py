@@ -116,6 +116,10 @@ def _answer(
             _train(pipe, message, station, into, run, arena)
         case "evaluate":
             _evaluate(pipe, message, station, arena)
+        case "prepare":
+            for client in message["clients"]:
+                station.data(client)
+            send(pipe, {})
         case "commit":
             station.commit(message["clients"])
         case "kept":

@@ -85,6 +85,10 @@ class Task(Protocol):
 
     metrics: tuple[Metric, ...]
 
+    def identity(self) -> str:
+        """Return what the task is, as text: another model, loss or loop has another one."""
+        ...
+
     def describe(self, seed: int) -> tuple[Layout, Vector]:
         """Return the layout, and the flat vector of the model that ``seed`` initialises."""
         ...

@@ -122,6 +122,12 @@ class TorchTask:
             )
         return reports
 
+    def identity(self) -> str:
+        """Return module, loss, metrics, policies, and the code of loop and optimiser, as text."""
+        parts = (self._module(0), self.loss, [metric.name for metric in self.metrics])
+        code = [_code_of(function) for function in (self.train, self.optimizer)]
+        return repr((*map(repr, parts), self.buffers, self.reports, self.device, code))
+
     def _module(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]), userland(phase="building the model"):
             torch.manual_seed(seeds.key(seed, "model") >> 1)
@@ -194,3 +200,11 @@ class TorchTask:
             yield exact.fingerprint(torch.__version__.encode() + product)
         finally:
             torch.set_num_threads(before)
+
+
+def _code_of(function: object) -> str:
+    """Return what a function does, as far as its own bytecode tells; nothing for none."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return "" if function is None else type(function).__name__
+    return f"{code.co_qualname} {code.co_code.hex()}"

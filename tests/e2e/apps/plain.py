@@ -42,6 +42,9 @@ class Mean:
     def kernel(self):
         return self
 
+    def identity(self):
+        return "plain"
+
     def training_scalars(self):
         return training_scalars()
 
