@@ -128,9 +128,9 @@ class RunSpec:
     def __post_init__(self) -> None:
         """Bind the pipeline, so that an unsound run cannot be described."""
         _check_whole("seed", self.seed)
-        _check_whole("rounds", self.rounds)
-        if self.rounds < 1:
+        if type(self.rounds) is int and self.rounds < 1:
             raise ConfigError(f"rounds = {self.rounds} trains nothing", hint="give rounds >= 1")
+        _check_whole("rounds", self.rounds)
         if not self.clients:
             raise ConfigError("the population is empty", hint="name at least one site")
         if len(set(self.clients)) < len(self.clients):

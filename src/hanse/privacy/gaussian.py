@@ -4,6 +4,7 @@ It protects a client against those who see only the model. It gives nothing agai
 coordinator, which sees the updates before the noise.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -31,14 +32,18 @@ class GaussianNoise(Step):
     uniform in [0, 1): T + ⌊G + V⌋ = ⌊(T + G) + V⌋, so what leaves is a function of T + G and of a V
     that knows nothing of T. That, and everything after it, is post-processing.
 
-    G is drawn in float64, so it is not continuous: a draw of a standard normal is a multiple of
-    2^-50 or less (a ziggurat scales integers of 52 bits by at most 3.7, and a float64 from 2 to 4
-    has 51 bits behind the point). On a grid finer than z·C·2^-50 integers would be missing, and an
-    observer would know draws by them (Mironov, CCS 2012). So z·C is at most 2^40 steps of the grid:
-    draws lie at most h = 2^-10 steps apart. Rounded to the nearest, one in 7,000 of them would lie
-    half-way and go to the even integer, which shows over 10^8 coordinates; V leaves no half-way.
-    An integer's probability is then the draws near it under a triangle two steps wide, which misses
-    its integral by no more than about h² = 2^-20 of it. V adds at most 1/4 to a variance of 2^80.
+    G is drawn in float64, so it is not continuous, and integers that cannot come out, or come out
+    too often, would tell T (Mironov, CCS 2012). One draw of a standard normal is a multiple of at
+    most 2^-50 up to 3.7 (a ziggurat scales integers of 52 bits), and coarser further out, where it
+    is a logarithm: at 6.5, which one in 10^10 passes, of 2^-40. So
+
+    - z·C is at most 2^40 steps of the grid, and draws lie h = 2^-10 steps apart or less;
+    - G is z·C·(N1 + N2)/√2 of two draws (Holohan, Braghin, ESORICS 2021, arXiv:2107.10138): where
+      one is coarse, the other fills the gaps;
+    - it is rounded by V. To the nearest, one draw in 7,000 would be half-way and go to the even
+      integer, which shows over 10^8 coordinates; with V none is half-way. An integer's probability
+      is the draws near it under a triangle two steps wide, which misses the triangle's integral by
+      no more than about h² = 2^-20 of it. V adds at most 1/4 to a variance of up to 2^80.
     """
 
     noise_multiplier: float
@@ -61,7 +66,7 @@ class GaussianNoise(Step):
                 f"{self} gives no privacy: the weights before it have no cap",
                 hint='give the weight a cap: Weight(by="examples", cap=300)',
             )
-        if facts.l2 == float("inf"):
+        if math.isinf(facts.l2):
             raise PipelineError(
                 f"{self} gives no privacy: the updates it protects have no L2 bound",
                 hint="put Clip(norm=...) before it",
@@ -86,6 +91,7 @@ class GaussianNoise(Step):
         stddev = self.noise_multiplier * place.facts.l2
         chance = place.stream("noise")
         drawn = chance.standard_normal(size)
-        drawn *= stddev * 2.0**exponent
+        drawn += chance.standard_normal(size)
+        drawn *= stddev * 2.0**exponent * math.sqrt(0.5)
         drawn += chance.random(size)
         return np.floor(drawn, out=drawn).astype(np.int64)
