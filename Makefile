@@ -76,8 +76,9 @@ core: $(VENV)/dev  ## an install without optional extras still explains a run
 	rm -rf .venv-core
 
 .PHONY: bench
-bench: $(VENV)/dev  ## what a round costs beside a bare PyTorch loop
+bench: $(VENV)/dev  ## what a round costs beside a bare PyTorch loop, and beside a bare transfer
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/deployed/compare.py
 
 .PHONY: constraints
 constraints: $(VENV)/dev  ## choose new versions for constraints.txt (needs uv)

@@ -1,5 +1,7 @@
 """Pooling of running statistics: what several sites report becomes what their union would."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +12,11 @@ from hanse.core import seeds
 from hanse.core.buffers import from_moments, to_moments
 from hanse.core.layout import Layout
 from hanse.core.pipeline import Pipeline
+from hanse.core.program import Done
 from hanse.core.reduce import Share
 from hanse.core.weight import Weight
+from hanse.core.work import LocalTraining
+from hanse.strategies import StrategyProgram, fedavg
 
 LAYOUT = Layout.build(
     "float64",
@@ -149,3 +154,27 @@ def test_the_exact_sum_pools_them_weighted_by_examples(sites):
     np.testing.assert_allclose(
         result["bn1.running_var"], union.var(axis=0)[:3], rtol=0, atol=tolerance
     )
+
+
+def test_a_total_of_no_weight_leaves_the_buffers_as_they_were():
+    """Two sites report, neither with an example: nothing is known of the statistics."""
+    pipeline = Pipeline([Weight(by="examples")])
+    size = SPAN.stop - SPAN.start
+    bound = pipeline.bind(LAYOUT, cohort=2, extras={"buffers": size})
+    running = bound.accumulator()
+    update = np.ones(bound.start.coordinates or 0)
+    for _ in range(2):
+        moments = {"buffers": np.full(size, 3.0)}
+        share, _ = bound.encode(update, {"examples": 0}, partial(seeds.stream, 1), extras=moments)
+        assert isinstance(share, Share)
+        running.add(share, bound.grids)
+    total, _ = bound.decode(running, partial(seeds.stream, 1))
+    assert total.reports == 2
+
+    old = LAYOUT.zeros()
+    for number, view in enumerate(LAYOUT.views(old).values()):
+        view[...] = number + 1
+    program = StrategyProgram(fedavg(), LAYOUT, LocalTraining(), pipeline, 5)
+    after = program.absorb(program.initial(old.copy()), total)
+    assert not isinstance(after, Done)
+    assert np.array_equal(after.vector, old)

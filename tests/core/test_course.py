@@ -493,7 +493,9 @@ def specs(draw) -> RunSpec:
         )
     )
     over = draw(st.sampled_from([1.0, 1.5, 3.0] if isinstance(sampler, FixedSize) else [1.0]))
-    most = Quorum(over_selection=over).asked(sampler.largest(sites), sites)
+    private = draw(st.sampled_from([False, False, False, True]))
+    asked = Quorum(over_selection=over).asked(sampler.largest(sites), sites)
+    most = 1 if private else asked
     deadline = draw(st.sampled_from([None, 10.0]))
     return spec_of(
         sites,
@@ -503,7 +505,7 @@ def specs(draw) -> RunSpec:
             every=draw(st.integers(0, 2)), release=draw(st.sampled_from(["per-site", "sum"]))
         ),
         draw(st.integers(1, 3)),
-        draw(st.sampled_from([False, False, False, True])),
+        private,
     )
 
 

@@ -380,6 +380,17 @@ def test_a_further_segment_that_does_not_fit_refuses_the_report(bad):
     assert outcome.reason.startswith("buffers")
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2.0**24 + 2.0**-28, -(2.0**25)])
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_further_segment_in_float64_is_finite_and_within_2_to_the_24(bad, at):
+    bound = bind(extras={"buffers": 3})
+    segment = np.array([1.0, -(2.0**24), 2.0**24])
+    assert isinstance(encode(bound, 1.0, extras={"buffers": segment}), Share)
+    segment[at] = bad
+    outcome = encode(bound, 1.0, extras={"buffers": segment})
+    assert outcome == Refused("buffers: not finite, or not within 1.67772e+07")
+
+
 def test_a_missing_further_segment_refuses_the_report():
     outcome = encode(bind(extras={"buffers": 3}), 1.0)
     assert isinstance(outcome, Refused)
@@ -572,6 +583,45 @@ def test_a_negative_scale_is_measured_by_its_size():
     assert "out of range" in refused.reason
 
 
+class Forger(Step):
+    """Says that the update is short, whatever it is."""
+
+    name = "forger"
+    kind = "linear"
+
+    def encode(self, update, place):
+        return replace(update, scale=update.scale * 8, length=update.length / 8)
+
+
+class Brim(Step):
+    """Clips to ``norm`` exactly, and leaves no room for the rounding of the wire and the grid."""
+
+    name = "brim"
+    kind = "bound"
+
+    def check(self, facts):
+        return replace(facts, l2=1.0, linf=1.0)
+
+    def encode(self, update, place):
+        return replace(update, scale=update.scale * min(1.0, 1.0 / update.length))
+
+
+def test_a_length_is_measured_and_not_taken_from_a_step():
+    bound = bind(PUBLIC, Clip(1.0), Forger(), NOISE)
+    assert isinstance(encode(bound, 0.1, examples=300), Share)
+    assert isinstance(encode(bound, 0.5, examples=300), Refused)  # 4, and it says 0.5
+
+
+def test_a_share_that_only_rounding_lengthens_beyond_its_claim_is_refused():
+    """0.6 and 0.8 are both above themselves in float32: their length is 1 + 2e-8."""
+    bound = bind(Weight(by="uniform", denominator=4.0), Brim(), NOISE)
+    assert isinstance(encode(bound, 0.6, 0.7), Share)
+    for numbers in ((0.6, 0.8), (3.0, 4.0), (1.0,)):
+        assert isinstance(encode(bound, *numbers), Refused)
+    clipped = bind(Weight(by="uniform", denominator=4.0), Clip(1.0), NOISE)
+    assert isinstance(encode(clipped, 3.0, 4.0), Share)
+
+
 @pytest.mark.parametrize("scale", [1 / 3, -1 / 3, 1e-45, -1e-45, 0.1, -0.1])
 def test_the_factor_on_the_wire_is_never_larger_than_the_scale(scale):
     wired = on_wire(np.ones(1, np.float32), scale)
@@ -604,3 +654,18 @@ def test_a_second_decode_of_one_sum_is_an_error_and_a_cleared_sum_begins_anew():
         bound.decode(running, chance)
     running.clear()
     bound.decode(running, chance)
+
+
+def test_nothing_is_added_to_a_sum_that_was_decoded_and_it_is_added_to_none():
+    """Its memory holds real numbers by then, not integers."""
+    bound = bind(PUBLIC, Clip(1.0), NOISE)
+    running, other = bound.accumulator(), bound.accumulator()
+    share = encode(bound, 0.5)
+    bound.decode(running, chance)
+    with pytest.raises(ValueError, match="was decoded already"):
+        running.add(share, bound.grids)
+    with pytest.raises(ValueError, match="was decoded already"):
+        running.merge(other)
+    with pytest.raises(ValueError, match="was decoded already"):
+        other.merge(running)
+    assert (other.reports, other.vector.any()) == (0, False)

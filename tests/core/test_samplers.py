@@ -5,6 +5,7 @@ frequency, Dvoretzky–Kiefer–Wolfowitz's (with Massart's constant) for a dist
 sampler with another seed fails each such test with probability below ALARM.
 """
 
+import hashlib
 import math
 from collections import Counter
 from itertools import combinations
@@ -12,7 +13,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from hanse.core import canonical
+from hanse.core import canonical, seeds
 from hanse.core.samplers import All, FixedSize, Poisson, SamplingLaw
 from hanse.errors import ConfigError
 
@@ -232,3 +233,53 @@ def test_a_client_is_drawn_independently_from_round_to_round():
     for lag in (1, 2, 3, 7):
         both = float((taken[lag:] & taken[:-lag]).mean())
         assert both == pytest.approx(0.09, abs=hoeffding((ROUNDS - lag) // (2 * lag), 8))
+
+
+def ticket(name: str, seed: int, round: int) -> int:
+    """A ticket in Python's own integers, from the words of the docstring."""
+
+    def mixed(z: int) -> int:
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    identity = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    first, second = (seeds.key(seed, round, "cohort", which) for which in ("first", "second"))
+    return mixed((mixed(identity ^ first) + second) % 2**64)
+
+
+NAMES = ("basel", "genf", "ulm", "zurich", "łódź", "a" * 60, "client-1", "client-10", "client-2")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**53])
+def test_who_takes_part_follows_from_the_name_alone(seed):
+    """The sampler against its definition: below the rate; the smallest."""
+    for round in range(1, 60):
+        tickets = {name: ticket(name, seed, round) for name in NAMES}
+        drawn = seeds.tickets(NAMES, seed, round, "cohort")
+        assert dict(zip(NAMES, drawn.tolist(), strict=True)) == tickets
+        expected = sorted(name for name in NAMES if (tickets[name] >> 11) * 2.0**-53 < 0.4)
+        assert list(Poisson(0.4).sample(NAMES, seed, round)) == expected
+        smallest = sorted(sorted(NAMES, key=tickets.__getitem__)[:4])
+        assert list(FixedSize(4).sample(NAMES, seed, round)) == smallest
+
+
+@pytest.mark.parametrize("sampler", RANDOM, ids=lambda sampler: sampler.name)
+def test_the_order_in_which_a_population_is_listed_draws_nobody_else(sampler):
+    everyone = people(60)
+    for round in range(1, 50):
+        assert sampler.sample(everyone[::-1], SEED, round) == sampler.sample(everyone, SEED, round)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.03, 0.5, 0.97])
+def test_no_client_of_a_large_population_is_favoured(rate):
+    """1,000 clients in 2,000 rounds, by names that differ in a digit: each one's frequency.
+
+    Hoeffding's bound for all of them together, and for the mean of all draws, which are
+    independent, at ALARM.
+    """
+    population = tuple(f"site-{number:04d}" for number in range(1000))
+    taken = Counter(c for cohort in cohorts(Poisson(rate), population, 2000) for c in cohort)
+    found = np.array([taken[client] for client in population]) / 2000
+    assert np.abs(found - rate).max() < hoeffding(2000, events=1000)
+    assert abs(found.mean() - rate) < hoeffding(2000 * 1000)

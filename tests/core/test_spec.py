@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -10,13 +10,19 @@ from hanse.core import canonical
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout
 from hanse.core.pipeline import Pipeline
+from hanse.core.reduce import Sum
 from hanse.core.samplers import All, FixedSize, Poisson
 from hanse.core.spec import NAMED_CLIENTS, Evaluation, Quorum, RunSpec
-from hanse.core.step import Scalar
+from hanse.core.step import Scalar, Step
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Proximal
+from hanse.data.partition import Iid, Quantity, Shards
+from hanse.data.skew import Dirichlet
 from hanse.errors import ConfigError, PipelineError
 from hanse.privacy import Clip, GaussianNoise
+from hanse.sim.faults import Faults
+from hanse.sim.population import Partitioned
+from hanse.strategies import fedavg
 
 LAYOUT = Layout.build("float32", [("weight", (27, 1), "trainable"), ("bias", (1,), "trainable")])
 BUFFERED = Layout.build(
@@ -62,6 +68,10 @@ CHANGES = {
     "precision": {"layout": Layout.build("float64", [("weight", (28,), "trainable")])},
     "role": {"layout": Layout.build("float32", [("weight", (28,), "frozen")])},
     "metrics": {"evaluation_scalars": SPEC.evaluation_scalars[:2]},
+    "reports": {"training": (*SPEC.training, Scalar("seen", 2**32))},
+    "app": {"app": {"app.py": "0" * 64}},
+    "sources": {"sources": ("heart",)},
+    "purpose": {"purpose": "to find out"},
 }
 
 
@@ -69,6 +79,74 @@ def test_every_setting_that_decides_bits_changes_the_hash():
     hashes = {name: replace(SPEC, **change).hash for name, change in CHANGES.items()}
     assert SPEC.hash not in hashes.values()
     assert len(set(hashes.values())) == len(CHANGES)
+
+
+OTHERWISE = {
+    LocalTraining: {
+        "optimizer": "adam", "lr": 0.11, "epochs": 2, "batch_size": 31, "steps": 9,
+        "momentum": 0.5, "weight_decay": 0.01, "betas": (0.9, 0.99), "eps": 1e-7, "threads": 2,
+        "amp": True,
+    },
+    Evaluation: {"every": 2, "release": "sum", "best": "auc"},
+    Quorum: {"over_selection": 1.5, "deadline_s": 1.0, "minimum": 2},
+    Faults: {"dropout": 0.1, "delay_s": 1.0, "corrupt": 0.1, "kind": "inf"},
+    Dirichlet: {"alpha": 0.51, "sizes": "drawn", "column": "sex", "minimum": 2},
+    Quantity: {"alpha": 0.51, "minimum": 2},
+    Shards: {"per_client": 3, "column": "sex", "minimum": 2},
+    Iid: {"minimum": 2},
+    Weight: {"by": "steps", "cap": 9.0, "denominator": 2.0},
+    Clip: {"norm": 2.0},
+    GaussianNoise: {"noise_multiplier": 2.0},
+    Sum: {"limit": 4.0},
+    FixedSize: {"size": 3},
+    Poisson: {"rate": 0.4},
+}  # fmt: skip
+PLAIN = {
+    **{kind: kind() for kind in (LocalTraining, Evaluation, Quorum, Faults, Shards, Iid, Sum)},
+    Dirichlet: Dirichlet(0.5), Quantity: Quantity(0.5), Weight: Weight(), Clip: Clip(1.0),
+    GaussianNoise: GaussianNoise(1.0), FixedSize: FixedSize(2), Poisson: Poisson(0.3),
+}  # fmt: skip
+
+
+def spec_with(value) -> RunSpec:
+    """A spec in which ``value`` stands where a run has it."""
+    match value:
+        case LocalTraining():
+            return replace(SPEC, local=value)
+        case Evaluation():
+            return replace(SPEC, evaluation=value)
+        case Quorum():
+            return replace(SPEC, sampler=FixedSize(2), quorum=value)
+        case Faults():
+            return replace(SPEC, faults=value.settings())
+        case FixedSize() | Poisson():
+            strategy = fedavg(sampler=value)
+            return replace(SPEC, sampler=value, strategy=strategy.settings())
+        case GaussianNoise():
+            steps = [*PRIVATE.steps[:2], value]
+            return replace(SPEC, pipeline=Pipeline(steps), evaluation=Evaluation(every=0))
+        case Step():
+            return replace(SPEC, pipeline=Pipeline([value]))
+        case _:
+            split = Partitioned(lambda: ((), None), 4, value)
+            return replace(SPEC, population=split.settings())
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(kind, f.name) for kind in OTHERWISE for f in fields(kind)]
+)
+def test_every_field_of_what_a_run_is_made_of_changes_the_hash(kind, field):
+    """A new field fails here until it has another value above, and is in the spec."""
+    plain = PLAIN[kind]
+    other = replace(plain, **{field: OTHERWISE[kind][field]})
+    assert getattr(plain, field) != getattr(other, field)
+    assert spec_with(plain).hash != spec_with(other).hash
+
+
+def test_every_field_of_a_spec_is_changed_above_or_follows_from_one_that_is():
+    """The sampler is in the strategy's settings; there is one engine."""
+    changed = {name for change in CHANGES.values() for name in change}
+    assert {f.name for f in fields(RunSpec)} - changed == {"sampler", "engine"}
 
 
 def test_the_order_in_which_sites_are_listed_does_not_change_the_hash():
@@ -109,7 +187,11 @@ def test_a_large_population_is_named_by_its_digest():
         ({"rounds": 2.5}, "rounds = 2.5 is not a whole number"),
         ({"rounds": True}, "rounds = True is not a whole number"),
         ({"seed": 2**60}, "seed = 1152921504606846976 is not a whole number from 0 to 2"),
+        ({"rounds": "3"}, "rounds = '3' is not a whole number"),
+        ({"rounds": float("nan")}, "rounds = nan is not a whole number"),
+        ({"rounds": 2**53 + 1}, "rounds = 9007199254740993 is not a whole number"),
         ({"seed": -1}, "seed = -1 is not a whole number"),
+        ({"seed": 1.0}, "seed = 1.0 is not a whole number"),
         ({"clients": ()}, "the population is empty"),
         (
             {"sampler": Poisson(0.5), "quorum": Quorum(over_selection=1.5)},

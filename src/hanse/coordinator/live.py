@@ -1,9 +1,8 @@
-"""A run under way at the coordinator: the driver of :mod:`hanse.core.course`.
+"""A run under way at the coordinator: its course, as the journal has it, and the answers of sites.
 
 Answers of sites come from many threads; each becomes an event, which is receipted once it is
 durable. The journal keeps the order in which events are queued, so what follows from an event is
-never durable without it; what one thread does that is due (it adds shares to the running sum as
-they are counted, closes rounds, judges models) waits for its own event before anybody sees it.
+never durable without it.
 """
 
 import threading
@@ -13,25 +12,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from hanse.config.specification import Specification
-from hanse.coordinator.blobs import BlobStore, Damaged
-from hanse.coordinator.journal import Entry, Journal, JournalBroken, fail_stop
+from hanse.coordinator.blobs import BlobStore
+from hanse.coordinator.journal import Entry, Journal
 from hanse.coordinator.receiving import Receiving
 from hanse.coordinator.spool import Room, Spool
-from hanse.coordinator.total import Memory, absorb, fold
 from hanse.core import course, events, rounds
 from hanse.core.canonical import Json, digest
 from hanse.core.frames import share_frame
 from hanse.core.intake import Inspection
 from hanse.core.listing import Listing
-from hanse.core.reduce import Accumulator
-from hanse.core.step import Integers
 from hanse.errors import ProtocolError
 from hanse.net.problems import Conflict, Missing, TooLarge
-from hanse.sim.evaluation import tallied
-from hanse.sim.rounds import row_of
 
 Key = tuple[str, int, str]
 """(site, round, kind): what names one answer of a run."""
@@ -64,7 +56,7 @@ class Queued:
 
 
 class LiveRun:
-    """One run: its course, what is arriving for it, and the thread that carries it on."""
+    """One run: its course, its receipts, and what is arriving for it."""
 
     def __init__(
         self,
@@ -96,11 +88,7 @@ class LiveRun:
                 self._keep(event)
                 self._receipted(event, self._why_late(event), entry)
         self.clock = Clock(self.course.now)
-        self.summed: Accumulator | None = None
-        self.folded: set[str] = set()
-        self.stopping = False
-        self.thread = threading.Thread(target=self._work, name=f"hanse-{id}", daemon=True)
-        self._forget_old_rooms()
+        self.is_started = False
 
     # --- events
 
@@ -342,141 +330,11 @@ class LiveRun:
             case _:
                 raise ProtocolError(f"{site}: an answer to {kind} that is none")
 
-    # --- what is due
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the run has left the queue."""
-        return self.thread.ident is not None
-
-    def start(self) -> None:
-        """Let the run's thread begin."""
-        self.thread.start()
-
     def stop(self, by: str) -> None:
         """End the run, on somebody's word; one that has ended stays as it is."""
         with self.lock:
             if self.course.outcome is None:
                 self.record(events.Concluded("stopped", f"stopped by {by}", self.clock.now()))
-
-    def close(self) -> None:
-        """End the run's thread; the run itself goes on at the next start."""
-        self.stopping = True
-        with self.news:
-            self.news.notify_all()
-        if self.thread.is_alive():
-            self.thread.join()
-
-    def _work(self) -> None:
-        """Carry the run on; end it, with the reason, if something unforeseen happens."""
-        try:
-            self._carry_on()
-        except JournalBroken:
-            raise
-        except Damaged as error:
-            self._record(events.Concluded("failed", str(error), self.clock.now()))
-        except OSError as error:
-            fail_stop(error)
-        except Exception as error:
-            said = f"{type(error).__name__}: {error}: this is a bug in Hanse"
-            self._record(events.Concluded("failed", said, self.clock.now()))
-
-    def _carry_on(self) -> None:
-        while not self.stopping and self.course.outcome is None:
-            before = self.course
-            action = course.due(before)
-            match action:
-                case course.Open(number):
-                    announced = self.read.spec.bound.announce(self._memory().states)
-                    self._record(events.Opened(number, announced, self.clock.now()))
-                case course.Absorb():
-                    self._absorb(action)
-                case course.Judge(scoring):
-                    self._judge(scoring)
-                case course.Conclude():
-                    self._record(events.Concluded("done", "", self.clock.now()))
-                case course.Wait(until):
-                    self._fold(before)
-                    self._wait(before, until)
-
-    def _record(self, event: events.Event) -> None:
-        """Record what the driver itself finds, unless the run was stopped meanwhile."""
-        with self.lock:
-            if self.course.outcome is None:
-                self.record(event)
-
-    def _wait(self, seen: course.Course, until: float | None) -> None:
-        left = None if until is None else until - self.clock.now()
-        if left is not None and left <= 0:
-            self._record(events.Ticked(self.clock.now()))
-            return
-        with self.news:
-            self.news.wait_for(lambda: self.stopping or self.course is not seen, left)
-
-    def _fold(self, at: course.Course) -> None:
-        """Add the counted shares that are not in the running sum yet."""
-        if not isinstance(at.opened, rounds.Open | rounds.Done):
-            return
-        frame, room = share_frame(self.read.spec.bound), self.room(at.round + 1, "train")
-        for site in at.opened.counted:
-            if site not in self.folded:
-                fold(room.found(site), frame, self.read.spec.bound, self._sum())
-                self.folded.add(site)
-
-    def _sum(self) -> Accumulator:
-        """Return the running sum of this round, made when it is first needed."""
-        if self.summed is None:
-            self.summed = self.read.spec.bound.accumulator()
-        return self.summed
-
-    def _memory(self) -> Memory:
-        if self.course.memory:
-            return Memory.load(self.blobs, self.course.memory)
-        span = self.read.spec.layout.span("trainable")
-        return Memory(dict(self.read.strategy.server.start(span.stop - span.start)), {})  # pyright: ignore
-
-    def _absorb(self, action: course.Absorb) -> None:
-        spec, state, memory = self.read.spec, action.state, self._memory()
-        self._fold(self.course)
-        model, mark = self.course.model, self.course.memory
-        total = None
-        if isinstance(state, rounds.Done) and (state.counted or spec.bound.facts.is_private):
-            old = self.blobs.map(self.course.model)
-            model, total = absorb(self.read, action.round, self._sum(), old, memory, self.blobs)
-            mark = memory.store(self.blobs)
-        row = row_of(state, total, spec)
-        previous = self.course.model, self.course.memory
-        self._record(events.Absorbed(action.round, model, mark, row, self.clock.now()))
-        self.summed, self.folded = None, set[str]()
-        self._forget_old_rooms()
-        self._delete(*(blob for blob in previous if blob not in (model, mark)))
-
-    def _judge(self, scoring: course.Scoring) -> None:
-        unpack = self.read.spec.tally.unpack
-        counts: dict[str, Mapping[str, int | Integers]] = {
-            site: unpack(np.array(scoring.scores[site], dtype=np.int64))
-            for site in sorted(scoring.scores)
-        }
-        found = tallied(counts, self.read.spec, self.read.metrics)
-        row: dict[str, Json] = {"evaluation": found, "unscored": dict(scoring.lacking)}
-        self._record(events.Judged(scoring.round, row, self.clock.now()))
-        self._forget_old_rooms()
-
-    def _delete(self, *blobs: str) -> None:
-        """Forget models that nobody needs any more: not the last two, nor the best."""
-        kept = {self.course.model, self.course.memory, self.best[3] if self.best else ""}
-        for blob in blobs:
-            if blob and blob not in kept:
-                self.blobs.delete(blob)
-
-    def _forget_old_rooms(self) -> None:
-        """Destroy the keys, and with them the uploads, of all that is summed."""
-        open_rooms = {2 * (self.course.round + 1)}
-        if self.course.scoring is not None:
-            open_rooms.add(2 * self.course.scoring.round + 1)
-        for run, number in self.spool.rooms():
-            if run == self.id and (number not in open_rooms or self.course.outcome is not None):
-                self.spool.destroy(run, number)
 
 
 def _taken(receipt: dict[str, Json]) -> dict[str, Json]:

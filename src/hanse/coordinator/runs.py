@@ -8,6 +8,7 @@ from typing import Any
 
 from hanse.config.specification import Specification, read_layout, read_spec
 from hanse.coordinator.blobs import BlobStore, BlobWriter
+from hanse.coordinator.driver import Driver
 from hanse.coordinator.journal import Journal
 from hanse.coordinator.live import LiveRun
 from hanse.coordinator.spool import Spool
@@ -36,11 +37,12 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A submitted run: who submitted it, the document of its spec, and the run itself."""
+    """A submitted run: who submitted it, its spec's document, the run, and what carries it on."""
 
     by: str
     document: str
     live: LiveRun
+    driver: Driver
 
 
 class Runs:
@@ -78,7 +80,7 @@ class Runs:
         live = LiveRun(
             id, read, body["model"], self.journal, self.blobs, self.spool, self._on_change
         )
-        self.records[id] = Record(body["by"], body["document"], live)
+        self.records[id] = Record(body["by"], body["document"], live, Driver(live))
 
     def _on_change(self, run: str, site: str | None) -> None:
         if self.records[run].live.course.outcome is not None:
@@ -88,12 +90,11 @@ class Runs:
     def _advance(self) -> None:
         """Start runs that wait, while there is room."""
         with self._lock:
-            lives = [record.live for record in self.records.values()]
-            open_runs = [live for live in lives if live.course.outcome is None]
-            under_way = sum(live.is_started for live in open_runs)
-            for live in open_runs:
-                if not live.is_started and under_way < self.parallel:
-                    live.start()
+            records = [r for r in self.records.values() if r.live.course.outcome is None]
+            under_way = sum(record.live.is_started for record in records)
+            for record in records:
+                if not record.live.is_started and under_way < self.parallel:
+                    record.driver.start()
                     under_way += 1
 
     def of(self, id: str) -> Record:
@@ -189,7 +190,7 @@ class Runs:
     def close(self) -> None:
         """End all threads; runs go on at the next start."""
         for record in self.records.values():
-            record.live.close()
+            record.driver.close()
 
 
 def check_deployable(read: Specification, sites: Collection[str], *, simulated: bool) -> None:

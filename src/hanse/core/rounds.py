@@ -293,6 +293,11 @@ def awaited(state: Open) -> int:
     return len(state.plan.cohort) - len(state.counted) - len(state.refused) - len(state.dropped)
 
 
+def wanted(state: Open) -> int:
+    """Return how many clients more the round needs to meet its goal."""
+    return state.plan.goal - _progress(state)
+
+
 def _clients(event: Event) -> Sequence[str]:
     match event:
         case CheckedIn(clients) | Configured(clients):
@@ -387,7 +392,7 @@ def _configure_again(state: Open, clients: tuple[str, ...]) -> Outcome:
 
 def _count(state: Open, reports: tuple[Report, ...]) -> Outcome:
     fresh = _new_reports(state, reports)
-    taken = dict(islice(fresh.items(), state.plan.goal - _progress(state)))
+    taken = dict(islice(fresh.items(), wanted(state)))
     if not taken:
         return state, []
     counted = {**state.counted, **taken}
@@ -401,7 +406,7 @@ def _refuse(state: Open, reasons: tuple[tuple[str, str], ...]) -> Outcome:
     fresh = _new_refusals(state, reasons)
     taken = fresh
     if state.plan.never_aborts:
-        taken = dict(islice(fresh.items(), state.plan.goal - _progress(state)))
+        taken = dict(islice(fresh.items(), wanted(state)))
     refused = {**state.refused, **taken}
     dropped = _without(state.dropped, taken)
     told = [Discard(c, refused[c]) for c in dict(reasons) if c in refused]

@@ -70,8 +70,7 @@ class Driver:
             pool = open_pool(self.run, spec, workers, start_method, fingerprint)
             try:
                 pool.restore(kept)
-                if len(spec.clients) <= CHECKED_FIRST:
-                    pool.prepare(spec.clients)
+                self._prepare(spec, pool)
                 for callback in self.callbacks:
                     callback.on_start(self.run, spec)
                 at = self._rounds(program, at, spec, pool)
@@ -86,6 +85,13 @@ class Driver:
         return Result(
             self.run.task, spec, at.model.vector, self.history, seconds, self.judge.best, out
         )
+
+    def _prepare(self, spec: RunSpec, pool: Pool) -> None:
+        """Check the data of few clients before anything is trained; note who holds what."""
+        few = len(spec.clients) <= CHECKED_FIRST
+        targets = pool.prepare(spec.clients) if few else None
+        if self.folder is not None:
+            self.folder.note_population(spec, self.run.population.summary(targets))
 
     def _start(
         self, program: StrategyProgram, spec: RunSpec, resume: bool

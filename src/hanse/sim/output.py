@@ -41,30 +41,29 @@ class Folder:
                 f"{self.path} holds a run already",
                 hint="give another --out, or --resume to go on with it",
             )
-        partition = run.population.summary()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"cannot make {self.path}: {error.strerror}", hint="give another --out"
             ) from error
-        self._describe(spec, environment, partition or _names(spec), promises(spec))
+        self._describe(spec, environment, promises(spec))
         note_origin(self.path, run.references)
         rows = self.history()[:resumed]
         self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
+    def note_population(self, spec: RunSpec, partition: dict[str, Json] | None) -> None:
+        """Write who holds what, or where that is unknown the clients' names."""
+        names: list[Json] = [{"id": client} for client in list(spec.clients)[:200]]
+        self._write("population.json", json.dumps(partition or {"clients": names}, indent=1))
+
     def _describe(
-        self,
-        spec: RunSpec,
-        environment: dict[str, Json],
-        partition: dict[str, Json],
-        told: Iterable[Section],
+        self, spec: RunSpec, environment: dict[str, Json], told: Iterable[Section]
     ) -> None:
         self._write("spec.json", spec.canonical)
         self._write("spec.sha256", spec.hash + "\n")
         self._write("promises.json", json.dumps(to_json(told), indent=1))
         self._write("environment.json", json.dumps(environment, indent=1))
-        self._write("population.json", json.dumps(partition, indent=1))
 
     def bring_home(
         self,
@@ -76,7 +75,8 @@ class Folder:
     ) -> None:
         """Write the folder of a run that has ended elsewhere; ``models``: file name → vector."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._describe(spec, environment, _names(spec), promises(spec, simulated=False))
+        self._describe(spec, environment, promises(spec, simulated=False))
+        self.note_population(spec, None)
         self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
         for name, vector in models.items():
             save_model(self.path / name, spec.layout, vector, spec.hash)
@@ -131,10 +131,6 @@ def note_origin(folder: Path, references: Mapping[str, str]) -> None:
         write_whole(folder / "run.toml", Path(source).read_bytes())
         told = {"run_file": source, "overrides": json.loads(references.get("overrides", "[]"))}
         write_whole(folder / ORIGIN, json.dumps(told).encode())
-
-
-def _names(spec: RunSpec) -> dict[str, Json]:
-    return {"clients": [{"id": client} for client in list(spec.clients)[:200]]}
 
 
 def save_model(path: Path, layout: Layout, vector: Vector, spec_hash: str) -> None:

@@ -23,6 +23,7 @@ from hanse.core.step import Integers
 from hanse.errors import ConfigError, HanseError, TransportError
 from hanse.sim.arena import Arena
 from hanse.sim.messages import receive, revive, send
+from hanse.sim.population import Targets
 from hanse.sim.run import Run
 from hanse.sim.station import Kept, Outcome, station_of
 
@@ -33,8 +34,11 @@ Counts = dict[str, Mapping[str, int | Integers]]
 class Pool(Protocol):
     """Trains cohorts into one running sum."""
 
-    def prepare(self, clients: Sequence[str]) -> None:
-        """Read and check the data of ``clients``; DataError or TaskError for what is wrong."""
+    def prepare(self, clients: Sequence[str]) -> Targets:
+        """Read and check the data of ``clients``, and return their training targets.
+
+        DataError or TaskError for what is wrong with it.
+        """
         ...
 
     def train(
@@ -77,10 +81,9 @@ class InProcess:
         self.work, self.spec = run.work, spec
         self.sum = spec.bound.accumulator()
 
-    def prepare(self, clients: Sequence[str]) -> None:
+    def prepare(self, clients: Sequence[str]) -> Targets:
         """Read and check the data of ``clients``."""
-        for client in clients:
-            self.station.data(client)
+        return _targets(clients, self.station.prepare(clients))
 
     def train(
         self, start: Vector, clients: Sequence[str], round: int, announced: Mapping[str, Json]
@@ -209,13 +212,12 @@ class Processes:
             shares[self.place[client]].append(client)
         return [(w, ids) for w, ids in zip(self.workers, shares, strict=True) if ids]
 
-    def prepare(self, clients: Sequence[str]) -> None:
+    def prepare(self, clients: Sequence[str]) -> Targets:
         """Read and check the data of ``clients``, all workers at once."""
         asked = self._by_worker(clients)
         for worker, ids in asked:
             worker.send({"do": "prepare", "clients": ids})
-        for worker, _ in asked:
-            worker.receive()
+        return _targets(clients, {c: k for w, _ in asked for c, k in w.receive()[1].items()})
 
     def train(
         self, start: Vector, clients: Sequence[str], round: int, announced: Mapping[str, Json]
@@ -294,6 +296,10 @@ class Processes:
                 worker.process.join()
             worker.pipe.close()
         self.workers.clear()
+
+
+def _targets(clients: Iterable[str], found: Kept) -> Targets:
+    return {client: found.get(client, {}).get("targets") for client in clients}
 
 
 def _method(run: Run, start_method: StartMethod | None) -> StartMethod:

@@ -17,6 +17,8 @@ from hanse.errors import ConfigError, DataError, TaskError
 from hanse.train.userland import userland
 
 Pair = tuple[object, object | None]
+Targets = Mapping[str, np.ndarray | None]
+"""Client → its training targets [n], or None where they are not one number per row."""
 
 
 class Population(Protocol):
@@ -39,8 +41,11 @@ class Population(Protocol):
         """Return the data set for central evaluation, if the population brings one."""
         ...
 
-    def summary(self) -> dict[str, Json] | None:
-        """Return who holds what, in numbers, for the picture in a report; None if unknown."""
+    def summary(self, targets: Targets | None = None) -> dict[str, Json] | None:
+        """Return who holds what, in numbers, for the picture in a report; None if unknown.
+
+        ``targets``: those of all clients, where their data has been read already.
+        """
         ...
 
     def settings(self) -> dict[str, Json]:
@@ -73,26 +78,31 @@ def arrays_of(train: Any) -> Any:
     return train if isinstance(train, tuple | list) else getattr(train, "tensors", None)  # pyright: ignore[reportUnknownVariableType]
 
 
-def held_by(population: Population) -> dict[str, Json] | None:
-    """Return how many rows of which class each client holds, where data sets are arrays."""
+def held_by(population: Population, targets: Targets | None = None) -> dict[str, Json] | None:
+    """Return how many rows of which class each client holds, where data sets are arrays.
+
+    Reads the clients' data unless ``targets`` are given.
+    """
     ids = list(population.ids)
     if len(ids) > MOST_SUMMARISED:
         return None
-    found = [targets_of(arrays_of(population.open(client)[0])) for client in ids]
-    targets = [part for part in found if part is not None]
-    if len(targets) < len(ids):
+    if targets is None:
+        targets = {client: targets_of(population.open(client)[0]) for client in ids}
+    held = [part for client in ids if (part := targets[client]) is not None]
+    if len(held) < len(ids):
         return None
-    ends = list(accumulate(len(part) for part in targets))
-    rows = [np.arange(end - len(part), end) for end, part in zip(ends, targets, strict=True)]
-    return _summary(targets, rows, ids)
+    ends = list(accumulate(len(part) for part in held))
+    rows = [np.arange(end - len(part), end) for end, part in zip(ends, held, strict=True)]
+    return _summary(held, rows, ids)
 
 
-def targets_of(arrays: Any) -> np.ndarray | None:
-    """Return the targets [n] of a data set's arrays, or None if they are not one per row."""
+def targets_of(train: object) -> np.ndarray | None:
+    """Return the targets [n] of a data set, or None if they are not one number per row."""
+    arrays = arrays_of(train)
     last: Any = arrays[-1] if arrays else None
     rows = len(last) if hasattr(last, "dtype") and last.ndim > 0 else 0
     targets = np.asarray(last).reshape(-1) if rows else np.empty(0)
-    return targets if len(targets) == rows > 0 else None
+    return targets if len(targets) == rows > 0 and targets.dtype.kind in "biuf" else None
 
 
 def _summary(
@@ -139,9 +149,9 @@ class Sites:
         """Return None: sites share no data set."""
         return None
 
-    def summary(self) -> dict[str, Json] | None:
+    def summary(self, targets: Targets | None = None) -> dict[str, Json] | None:
         """Return who holds what, in numbers."""
-        return held_by(self)
+        return held_by(self, targets)
 
     def settings(self) -> dict[str, Json]:
         """Return nothing: ids say it all. Paths are no part of a run's bits."""
@@ -176,9 +186,9 @@ class Given:
         """Return None: give ``central`` to the run."""
         return None
 
-    def summary(self) -> dict[str, Json] | None:
+    def summary(self, targets: Targets | None = None) -> dict[str, Json] | None:
         """Return who holds what, in numbers."""
-        return held_by(self)
+        return held_by(self, targets)
 
     def settings(self) -> dict[str, Json]:
         """Return nothing: ids say it all."""
@@ -278,7 +288,7 @@ class Partitioned:
         """Return the test part of the one data set."""
         return self._whole[1]
 
-    def summary(self) -> dict[str, Json] | None:
+    def summary(self, targets: Targets | None = None) -> dict[str, Json] | None:
         """Return the partition in numbers, for the picture in the report."""
         return _summary([self._labels], self._parts, self.ids)
 

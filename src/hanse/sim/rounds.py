@@ -43,7 +43,9 @@ def perform(ask: Ask, spec: RunSpec, faults: Faults, pool: Pool, states: States)
     summed = pool.take()
     if isinstance(state, machine.Aborted):
         summed.clear()
-    pool.commit(state.counted if isinstance(state, machine.Done) else ())
+    counted = tuple(state.counted) if isinstance(state, machine.Done) else ()
+    assert summed.reports == len(counted) <= (spec.bound.start.cohort or 0), "the sum is not whole"
+    pool.commit(counted)
     if isinstance(state, machine.Aborted) and not spec.bound.facts.is_private:
         total, fresh = _nothing(spec), states
     else:
@@ -71,7 +73,7 @@ def _run(
     arrivals = sorted((f.delay_s, client) for client, f in fates.items() if not f.drops)
     outcomes, late = list[Outcome](), plan.deadline_s or math.inf
     while isinstance(state, machine.Configuration | machine.Reporting):
-        wave = [a for a in arrivals[: _wanted(state)] if a[0] < late]
+        wave = [a for a in arrivals[: machine.wanted(state)] if a[0] < late]
         if not wave:
             state, _ = machine.step(state, machine.Tick(late))
             continue
@@ -85,11 +87,6 @@ def _run(
         state, _ = machine.step(state, machine.Reported(reports, arrivals[-1][0]))
     assert isinstance(state, machine.Done | machine.Aborted)
     return state, outcomes
-
-
-def _wanted(state: machine.Configuration | machine.Reporting) -> int:
-    refused = len(state.refused) if state.plan.never_aborts else 0
-    return state.plan.goal - len(state.counted) - refused
 
 
 def _report(state: machine.State, outcomes: Sequence[Outcome], now: float) -> machine.State:

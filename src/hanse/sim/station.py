@@ -17,7 +17,7 @@ from hanse.core.step import Integers, Memory, Refused
 from hanse.core.work import Train
 from hanse.errors import DataError
 from hanse.sim.faults import Faults
-from hanse.sim.population import Population
+from hanse.sim.population import Population, targets_of
 from hanse.sim.run import Run
 from hanse.train.local import Kernel, Prepared, Trained, Turn
 
@@ -57,13 +57,23 @@ class Station:
     def data(self, client: str) -> tuple[Prepared, Prepared | None]:
         """Return the client's prepared (train, test), read at its first turn."""
         if client not in self.opened:
-            train, test = self.population.open(client)
-            turn = Turn(self.seed, 0, client)
-            if train is None:
-                raise DataError(f"{client}: no training data", hint="return (train, test)")
-            prepared = None if test is None else self.kernel.prepare(test, turn)
-            self.opened[client] = (self.kernel.prepare(train, turn), prepared)
+            self._open(client)
         return self.opened[client]
+
+    def prepare(self, clients: Iterable[str]) -> Kept:
+        """Read and check the data of ``clients``; return each one's ``targets``, if it has any."""
+        found = {client: targets_of(self._open(client)) for client in clients}
+        return {client: {"targets": t} for client, t in found.items() if t is not None}
+
+    def _open(self, client: str) -> object:
+        """Read and prepare a client's data; return its training set as it was read."""
+        train, test = self.population.open(client)
+        turn = Turn(self.seed, 0, client)
+        if train is None:
+            raise DataError(f"{client}: no training data", hint="return (train, test)")
+        prepared = None if test is None else self.kernel.prepare(test, turn)
+        self.opened[client] = (self.kernel.prepare(train, turn), prepared)
+        return train
 
     def train(
         self,

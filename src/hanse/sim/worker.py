@@ -117,9 +117,7 @@ def _answer(
         case "evaluate":
             _evaluate(pipe, message, station, arena)
         case "prepare":
-            for client in message["clients"]:
-                station.data(client)
-            send(pipe, {})
+            send(pipe, {}, station.prepare(message["clients"]))
         case "commit":
             station.commit(message["clients"])
         case "kept":

@@ -1,0 +1,167 @@
+"""What carries a run on: a thread that does what is due by :mod:`hanse.core.course`.
+
+It adds shares to the running sum as they are counted, closes rounds, and judges models. It waits
+for each of its own events to be durable before anybody sees what follows from it: a model is
+released once.
+"""
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from hanse.coordinator.blobs import Damaged
+from hanse.coordinator.journal import JournalBroken, fail_stop
+from hanse.coordinator.live import LiveRun
+from hanse.coordinator.total import Memory, absorb, fold
+from hanse.core import course, events, rounds
+from hanse.core.canonical import Json
+from hanse.core.frames import share_frame
+from hanse.core.reduce import Accumulator
+from hanse.core.step import Integers
+from hanse.sim.evaluation import tallied
+from hanse.sim.rounds import row_of
+
+
+class Driver:
+    """The thread of one run, and the sum that it has under way."""
+
+    def __init__(self, run: LiveRun) -> None:
+        """Destroy what an earlier process had summed already; nothing runs yet."""
+        self.run, self.stopping = run, False
+        self.summed: Accumulator | None = None
+        self.folded: set[str] = set()
+        self.thread = threading.Thread(target=self._work, name=f"hanse-{run.id}", daemon=True)
+        self._forget_old_rooms()
+
+    def start(self) -> None:
+        """Let the thread begin: the run leaves the queue."""
+        self.run.is_started = True
+        self.thread.start()
+
+    def close(self) -> None:
+        """End the run's thread; the run itself goes on at the next start."""
+        self.stopping = True
+        with self.run.news:
+            self.run.news.notify_all()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def _work(self) -> None:
+        """Carry the run on; end it, with the reason, if something unforeseen happens."""
+        try:
+            self._carry_on()
+        except JournalBroken:
+            raise
+        except Damaged as error:
+            self._record(events.Concluded("failed", str(error), self.run.clock.now()))
+        except OSError as error:
+            fail_stop(error)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}: this is a bug in Hanse"
+            self._record(events.Concluded("failed", said, self.run.clock.now()))
+
+    def _carry_on(self) -> None:
+        while not self.stopping and self.run.course.outcome is None:
+            before = self.run.course
+            action = course.due(before)
+            match action:
+                case course.Open(number):
+                    announced = self.run.read.spec.bound.announce(self._memory().states)
+                    self._record(events.Opened(number, announced, self.run.clock.now()))
+                case course.Absorb():
+                    self._absorb(action)
+                case course.Judge(scoring):
+                    self._judge(scoring)
+                case course.Conclude():
+                    self._record(events.Concluded("done", "", self.run.clock.now()))
+                case course.Wait(until):
+                    self._fold(before)
+                    self._wait(before, until)
+
+    def _record(self, event: events.Event) -> None:
+        """Record what the driver itself finds, unless the run was stopped meanwhile."""
+        with self.run.lock:
+            if self.run.course.outcome is None:
+                self.run.record(event)
+
+    def _wait(self, seen: course.Course, until: float | None) -> None:
+        left = None if until is None else until - self.run.clock.now()
+        if left is not None and left <= 0:
+            self._record(events.Ticked(self.run.clock.now()))
+            return
+        with self.run.news:
+            self.run.news.wait_for(lambda: self.stopping or self.run.course is not seen, left)
+
+    def _fold(self, at: course.Course) -> None:
+        """Add the counted shares that are not in the running sum yet."""
+        if not isinstance(at.opened, rounds.Open | rounds.Done):
+            return
+        frame, room = share_frame(self.run.read.spec.bound), self.run.room(at.round + 1, "train")
+        for site in at.opened.counted:
+            if site not in self.folded:
+                fold(room.found(site), frame, self.run.read.spec.bound, self._sum())
+                self.folded.add(site)
+
+    def _sum(self) -> Accumulator:
+        """Return the running sum of this round, made when it is first needed."""
+        if self.summed is None:
+            self.summed = self.run.read.spec.bound.accumulator()
+        return self.summed
+
+    def _memory(self) -> Memory:
+        if self.run.course.memory:
+            return Memory.load(self.run.blobs, self.run.course.memory)
+        span = self.run.read.spec.layout.span("trainable")
+        return Memory(dict(self.run.read.strategy.server.start(span.stop - span.start)), {})  # pyright: ignore
+
+    def _absorb(self, action: course.Absorb) -> None:
+        spec, state, memory = self.run.read.spec, action.state, self._memory()
+        self._fold(self.run.course)
+        model, mark = self.run.course.model, self.run.course.memory
+        total = None
+        if isinstance(state, rounds.Done) and (state.counted or spec.bound.facts.is_private):
+            old = self.run.blobs.map(self.run.course.model)
+            model, total = absorb(
+                self.run.read, action.round, self._sum(), old, memory, self.run.blobs
+            )
+            mark = memory.store(self.run.blobs)
+        row = row_of(state, total, spec)
+        previous = self.run.course.model, self.run.course.memory
+        self._record(events.Absorbed(action.round, model, mark, row, self.run.clock.now()))
+        self.summed, self.folded = None, set[str]()
+        self._forget_old_rooms()
+        self._delete(*(blob for blob in previous if blob not in (model, mark)))
+
+    def _judge(self, scoring: course.Scoring) -> None:
+        unpack = self.run.read.spec.tally.unpack
+        counts: dict[str, Mapping[str, int | Integers]] = {
+            site: unpack(np.array(scoring.scores[site], dtype=np.int64))
+            for site in sorted(scoring.scores)
+        }
+        found = tallied(counts, self.run.read.spec, self.run.read.metrics)
+        row: dict[str, Json] = {"evaluation": found, "unscored": dict(scoring.lacking)}
+        self._record(events.Judged(scoring.round, row, self.run.clock.now()))
+        self._forget_old_rooms()
+
+    def _delete(self, *blobs: str) -> None:
+        """Forget models that nobody needs any more: not the last two, nor the best."""
+        kept = {
+            self.run.course.model,
+            self.run.course.memory,
+            self.run.best[3] if self.run.best else "",
+        }
+        for blob in blobs:
+            if blob and blob not in kept:
+                self.run.blobs.delete(blob)
+
+    def _forget_old_rooms(self) -> None:
+        """Destroy the keys, and with them the uploads, of all that is summed."""
+        open_rooms = {2 * (self.run.course.round + 1)}
+        if self.run.course.scoring is not None:
+            open_rooms.add(2 * self.run.course.scoring.round + 1)
+        for run, number in self.run.spool.rooms():
+            if run == self.run.id and (
+                number not in open_rooms or self.run.course.outcome is not None
+            ):
+                self.run.spool.destroy(run, number)
