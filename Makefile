@@ -71,6 +71,7 @@ core: $(VENV)/dev  ## an install without optional extras still explains a run
 	rm -rf .venv-core
 	scripts/install .venv-core .
 	.venv-core/bin/hanse --version
+	.venv-core/bin/hanse --help > /dev/null
 	.venv-core/bin/hanse explain $(EXAMPLE) > /dev/null
 	! .venv-core/bin/python -c 'import torch' 2> /dev/null
 	rm -rf .venv-core

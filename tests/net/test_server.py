@@ -348,4 +348,4 @@ def test_a_connection_that_has_gone_is_held_by_nothing(small):
 
 def held() -> int:
     gc.collect()
-    return sum(isinstance(one, GuardedConnection) for one in gc.get_objects())
+    return sum(type(one) is GuardedConnection for one in gc.get_objects())

@@ -210,4 +210,4 @@ def test_no_draw_half_way_favours_the_even_integers(beyond):
 
 
 def test_a_multiplier_of_next_to_nothing_still_has_a_grid():
-    assert grid_of(1e-300, 2.0**-64).exponent == Grid.choose(2.0**-64, 16).exponent
+    assert grid_of(5e-324, 2.0**-64).exponent == Grid.choose(2.0**-64, 16).exponent

@@ -1,5 +1,7 @@
 """Mistakes at the door of the simulator: one clear line, before anything is trained."""
 
+import json
+
 import numpy as np
 import pytest
 from tests.train.models import binary, federation, table, tabular
@@ -169,6 +171,21 @@ def test_a_source_that_is_unknown_or_missing_is_named_with_its_site(workers, tmp
     here = {"heart": tmp_path / "gone.csv"}
     text = "source 'heart' is .*gone.csv, which does not exist"
     refused(DataError, text, binary(), data, ["a", "b"], sources=here, **for_all)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_data_of_few_sites_is_read_once_and_its_classes_are_told(workers, tmp_path):
+    def data(site):
+        with open(tmp_path / site.id, "a") as file:
+            file.write("read\n")
+        return DATA[f"site-{site.id}"]
+
+    out = tmp_path / "run"
+    hanse.simulate(binary(), data, ["0", "1", "2"], rounds=2, workers=workers, out=out)
+    assert [(tmp_path / site).read_text() for site in "012"] == ["read\n"] * 3
+    told = json.loads((out / "population.json").read_text())
+    ones = {part["id"]: part["counts"][1] for part in told["parts"]}
+    assert ones == {site: int(DATA[f"site-{site}"][0][1].sum()) for site in "012"}
 
 
 # Populations

@@ -94,6 +94,9 @@ def test_a_released_sum_names_no_site():
     for row, other in zip(result.history, full.history, strict=True):
         assert row["evaluation"]["sites"] == {}
         assert row["evaluation"]["pooled"] == other["evaluation"]["pooled"]
+        told = json.dumps(row["evaluation"])
+        assert not any(site in told for site in DATA)
+        assert not any(repr(at["loss"]) in told for at in other["evaluation"]["sites"].values())
     assert result.json()["sites"] == {}
 
 

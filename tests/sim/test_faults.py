@@ -144,6 +144,16 @@ def test_both_sides_of_the_minimum_occur_above():
     assert 4 <= left < 8
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_summed_before_a_round_aborted_is_not_in_the_model(workers):
+    faults = Faults(corrupt=0.4)
+    sound = [site for site, fate in fates(faults).items() if not fate.corrupts]
+    assert 0 < len(sound) < 6
+    result = run(faults=faults, quorum=Quorum(minimum=6), workers=workers)
+    assert "6 needed" in result.history[0]["aborted"]
+    assert unmoved(result)
+
+
 def test_an_aborted_round_does_not_disturb_the_next():
     """Nothing of its sums is left over, in this process or in workers."""
     faults = Faults(dropout=0.5)

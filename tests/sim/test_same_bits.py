@@ -25,6 +25,7 @@ from tests.train.models import (
 
 import hanse
 from hanse import Clip, Faults, LocalTraining, Pipeline, Quorum, Weight
+from hanse.config.parse import parse
 from hanse.data import Dirichlet
 from hanse.sim.population import Partitioned
 from hanse.train.torch import TorchTask
@@ -246,6 +247,13 @@ def test_spawned_workers_refuse_settings_that_the_run_file_does_not_hold(run_fil
     with pytest.raises(hanse.ConfigError, match="spawn") as caught:
         hanse.simulate(run_file, local=local, start_method="spawn", workers=1)
     assert caught.value.hint
+
+
+def test_spawned_workers_honour_what_is_set_beside_the_run_file(run_file):
+    changed = parse(run_file, ["local.lr=0.3", "rounds=3"]).load()
+    spawned = hanse.simulate(changed, start_method="spawn", workers=2)
+    assert spawned.model_digest == hanse.simulate(changed).model_digest
+    assert spawned.model_digest != hanse.simulate(run_file, rounds=3).model_digest
 
 
 def test_spawned_workers_need_a_run_file():

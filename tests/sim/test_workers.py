@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -216,6 +218,34 @@ def test_one_thread_per_client_works_after_this_process_has_used_more():
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
     assert runs[0].model_digest == runs[1].model_digest
+
+
+class Elsewhere(TorchTask):
+    """One of its worker processes computes other bits: the first that gets hold of ``place``."""
+
+    place: Path
+
+    @contextmanager
+    def exactly(self, threads: int):
+        with super().exactly(threads) as fingerprint:
+            yield fingerprint + ("" if os.getpid() == HERE or self.taken() else "?")
+
+    def taken(self) -> bool:
+        try:
+            return bool(os.close(os.open(self.place, os.O_CREAT | os.O_EXCL)))
+        except FileExistsError:
+            return True
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_one_worker_that_computes_other_bits_is_refused_before_the_first_round(workers, tmp_path):
+    task = Elsewhere(model=tabular, loss=nn.BCEWithLogitsLoss())
+    task.place = tmp_path / "taken"
+    seen = StopAfter(1)
+    with pytest.raises(ConfigError, match="other bits than this one") as caught:
+        hanse.simulate(task, DATA, workers=workers, callbacks=[seen])
+    assert "MKL_CBWR" in caught.value.hint
+    assert task.place.exists()
 
 
 def test_data_functions_run_at_the_worker_that_trains_the_client():

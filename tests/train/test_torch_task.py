@@ -1,5 +1,9 @@
 """What a PyTorch task refuses when it is made, before anything is built."""
 
+import subprocess
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +121,66 @@ def test_the_probe_is_the_same_on_every_machine():
         exact.hashlib.sha256(left.tobytes() + right.tobytes()).hexdigest()[:16]
         == "64311ef1a16cbb91"
     )
+
+
+# What a task is
+
+
+class Spoken(nn.Linear):
+    """Its ``repr`` tells where an object lies."""
+
+    def extra_repr(self) -> str:
+        return f"{object()!r}"
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+@hanse.train.torch.loop
+def one_loop(model, dataset, ctx):
+    return 1
+
+
+@hanse.train.torch.loop
+def two_loop(model, dataset, ctx):
+    return 2
+
+
+WEIGHTED = [nn.BCEWithLogitsLoss(pos_weight=torch.tensor(w)) for w in (2.0, 3.0)]
+TASKS = {
+    "plain": lambda: binary(logistic),
+    "another model": lambda: binary(lambda: nn.Sequential(logistic(), nn.Sigmoid())),
+    "another loss": lambda: binary(logistic, loss=nn.MSELoss()),
+    "a weight of the loss": lambda: binary(logistic, loss=WEIGHTED[0]),
+    "another weight of the loss": lambda: binary(logistic, loss=WEIGHTED[1]),
+    "a number of the loss": lambda: binary(logistic, loss=nn.HuberLoss(delta=1.0)),
+    "another number of the loss": lambda: binary(logistic, loss=nn.HuberLoss(delta=2.0)),
+    "fewer metrics": lambda: binary(logistic, metrics=[]),
+    "a policy for buffers": lambda: binary(logistic, buffers="freeze"),
+    "a loop": lambda: binary(logistic, train=one_loop),
+    "another loop": lambda: binary(logistic, train=two_loop),
+    "an optimiser": lambda: binary(logistic, optimizer=sgd),
+    "another rate": lambda: binary(logistic, optimizer=lambda p: torch.optim.SGD(p, lr=0.2)),
+    "another class": lambda: binary(logistic, optimizer=lambda p: torch.optim.Adam(p, lr=0.2)),
+    "a partial": lambda: binary(logistic, optimizer=partial(torch.optim.SGD, lr=0.1)),
+    "another partial": lambda: binary(logistic, optimizer=partial(torch.optim.SGD, lr=0.2)),
+    "another device": lambda: binary(logistic, device="auto"),
+    "a repr with an address": lambda: binary(lambda: Spoken(2, 1)),
+}
+
+
+def test_each_part_of_a_task_is_part_of_what_it_is():
+    told = {name: make().identity() for name, make in TASKS.items()}
+    assert len(set(told.values())) == len(TASKS)
+    assert told == {name: make().identity() for name, make in TASKS.items()}
+
+
+def test_a_task_is_the_same_in_another_process():
+    told = [make().identity() for make in TASKS.values()]
+    code = (
+        "from tests.train.test_torch_task import TASKS;"
+        "print([make().identity() for make in TASKS.values()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(told)

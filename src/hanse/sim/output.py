@@ -106,12 +106,13 @@ class Folder:
             file.write(json.dumps(row) + "\n")
 
     def settle(self) -> None:
-        """Return when the rows are durable: no checkpoint may be ahead of them."""
+        """Return when the rows are durable: no checkpoint and no result may be ahead of them."""
         with open(self.path / "history.jsonl", "rb") as file:
             os.fsync(file.fileno())
 
     def end(self, result: Result) -> None:
         """Write models and result; the checkpoint has served."""
+        self.settle()
         save_model(self.path / "model.safetensors", result.layout, result.vector, result.spec_hash)
         if result.best is not None:
             best = self.path / "model.best.safetensors"

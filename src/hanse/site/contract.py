@@ -71,7 +71,7 @@ def check_batch(attempt: Callable[[], object]) -> Check:
         attempt()
     except HanseError as error:
         return _failed("model", error)
-    return Check("model", True, "one batch went through the model and back")
+    return Check("model", True, "rows of the data fit the model, its loss and its metrics")
 
 
 def space_needed(spec: RunSpec) -> int:

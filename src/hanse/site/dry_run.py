@@ -73,26 +73,30 @@ def _policy(home: SiteHome, run: Run, sources: Mapping[str, str]) -> list[Check]
 
 
 def _data(home: SiteHome, file: RunFile, run: Run, sources: Mapping[str, str]) -> list[Check]:
-    site = home.enrolled().name
-    paths = _paths(home, sources)
-    rows = list[Check]()
-    if file.contract is not None:
-        schema: Any = resolve(file.contract, file.folder, "contract")
-        if not isinstance(schema, Schema):
-            raise ConfigError(
-                f"{file.contract} is no schema", hint="name a hanse.Schema in the app"
-            )
-        if schema.source in paths:
-            rows += check_source(schema, Path(paths[schema.source]))
-        else:
-            said = f"this site has no source {schema.source}"
-            rows.append(Check("data", False, said, f"--source {schema.source}=PATH"))
-    function: Any = resolve(file.data, file.folder, "data")
-    named = {name: Path(path) for name, path in paths.items()}
-    population = Sites(function, [site], named, run.seed)
-    station = station_of(run, run.spec)
-    station.population = population
-    return [*rows, check_batch(lambda: station.data(site))]
+    site, paths = home.enrolled().name, _paths(home, sources)
+
+    def batch() -> Check:
+        function: Any = resolve(file.data, file.folder, "data")
+        named = {name: Path(path) for name, path in paths.items()}
+        station = station_of(run, run.spec)
+        station.population = Sites(function, [site], named, run.seed)
+        return check_batch(lambda: station.data(site))
+
+    try:
+        rows = [] if file.contract is None else _contract(file, file.contract, paths)
+    except HanseError as error:
+        rows = [Check("data", False, str(error), error.hint)]
+    return [*rows, _attempt("model", batch)]
+
+
+def _contract(file: RunFile, reference: str, paths: Mapping[str, str]) -> list[Check]:
+    schema: Any = resolve(reference, file.folder, "contract")
+    if not isinstance(schema, Schema):
+        raise ConfigError(f"{reference} is no schema", hint="name a hanse.Schema in the app")
+    if schema.source not in paths:
+        said = f"this site has no source {schema.source}"
+        return [Check("data", False, said, f"--source {schema.source}=PATH")]
+    return check_source(schema, Path(paths[schema.source]))
 
 
 def _paths(home: SiteHome, sources: Mapping[str, str]) -> dict[str, str]:

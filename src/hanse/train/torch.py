@@ -21,6 +21,7 @@ from hanse.core.step import Scalar  # noqa: E402
 from hanse.core.work import Train  # noqa: E402
 from hanse.errors import ConfigError, TaskError  # noqa: E402
 from hanse.train.local import real_sum, training_scalars  # noqa: E402
+from hanse.train.torch_identity import identity_of  # noqa: E402
 from hanse.train.torch_local import TorchKernel  # noqa: E402
 from hanse.train.torch_loop import Loop, UserLoop  # noqa: E402
 from hanse.train.torch_model import (  # noqa: E402
@@ -124,9 +125,9 @@ class TorchTask:
 
     def identity(self) -> str:
         """Return module, loss, metrics, policies, and the code of loop and optimiser, as text."""
-        parts = (self._module(0), self.loss, [metric.name for metric in self.metrics])
-        code = [_code_of(function) for function in (self.train, self.optimizer)]
-        return repr((*map(repr, parts), self.buffers, self.reports, self.device, code))
+        names = tuple(metric.name for metric in self.metrics)
+        others = (names, self.buffers, self.reports, self.device, self.train, self.optimizer)
+        return identity_of(self._module(0), self.loss, others)
 
     def _module(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]), userland(phase="building the model"):
@@ -200,11 +201,3 @@ class TorchTask:
             yield exact.fingerprint(torch.__version__.encode() + product)
         finally:
             torch.set_num_threads(before)
-
-
-def _code_of(function: object) -> str:
-    """Return what a function does, as far as its own bytecode tells; nothing for none."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return "" if function is None else type(function).__name__
-    return f"{code.co_qualname} {code.co_code.hex()}"
