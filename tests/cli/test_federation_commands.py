@@ -49,7 +49,7 @@ class Story:
             self.words(*words),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=180,
             cwd=self.folder,
             env=self.environment,
         )
@@ -90,7 +90,7 @@ class Story:
         return (self.folder / f"{name}.log").read_text()
 
 
-def wait(found, most_s: float = 30.0) -> None:
+def wait(found, most_s: float = 90.0) -> None:
     ends = time.monotonic() + most_s
     while not found():
         assert time.monotonic() < ends
