@@ -622,6 +622,16 @@ def test_a_share_that_only_rounding_lengthens_beyond_its_claim_is_refused():
     assert isinstance(encode(clipped, 3.0, 4.0), Share)
 
 
+def test_a_share_that_the_grid_alone_could_lengthen_beyond_its_claim_is_refused():
+    """32 coordinates on a grid of 2^-23 grow by up to √32/2·2^-23 = 3.4e-7; it is 2.4e-7 short."""
+    weight, short = Weight(by="uniform", denominator=4.0), 1 - 2.0**-22
+    coarse = bind(weight, Brim(), NOISE, cohort=2**39)
+    assert coarse.grids["model"].exponent == 23
+    assert isinstance(encode(bind(weight, Brim(), NOISE), short), Share)
+    assert isinstance(encode(coarse, short), Refused)
+    assert isinstance(encode(coarse, 1 - 2.0**-20), Share)
+
+
 @pytest.mark.parametrize("scale", [1 / 3, -1 / 3, 1e-45, -1e-45, 0.1, -0.1])
 def test_the_factor_on_the_wire_is_never_larger_than_the_scale(scale):
     wired = on_wire(np.ones(1, np.float32), scale)

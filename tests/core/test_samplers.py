@@ -251,7 +251,7 @@ def ticket(name: str, seed: int, round: int) -> int:
 NAMES = ("basel", "genf", "ulm", "zurich", "łódź", "a" * 60, "client-1", "client-10", "client-2")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**53])
+@pytest.mark.parametrize("seed", [0, 1, 2**53 - 1])
 def test_who_takes_part_follows_from_the_name_alone(seed):
     """The sampler against its definition: below the rate; the smallest."""
     for round in range(1, 60):
@@ -262,6 +262,14 @@ def test_who_takes_part_follows_from_the_name_alone(seed):
         assert list(Poisson(0.4).sample(NAMES, seed, round)) == expected
         smallest = sorted(sorted(NAMES, key=tickets.__getitem__)[:4])
         assert list(FixedSize(4).sample(NAMES, seed, round)) == smallest
+
+
+def test_a_draw_that_is_the_rate_itself_is_not_below_it():
+    """So that exactly rate·2^53 of the 2^53 draws take part."""
+    for name in NAMES:
+        draw = (ticket(name, SEED, 1) >> 11) * 2.0**-53
+        assert name not in Poisson(draw).sample(NAMES, SEED, 1)
+        assert name in Poisson(math.nextafter(draw, 1)).sample(NAMES, SEED, 1)
 
 
 @pytest.mark.parametrize("sampler", RANDOM, ids=lambda sampler: sampler.name)

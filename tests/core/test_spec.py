@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from hanse.config.parse import LARGEST_SEED
 from hanse.core import canonical
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout
@@ -189,7 +190,8 @@ def test_a_large_population_is_named_by_its_digest():
         ({"seed": 2**60}, "seed = 1152921504606846976 is not a whole number from 0 to 2"),
         ({"rounds": "3"}, "rounds = '3' is not a whole number"),
         ({"rounds": float("nan")}, "rounds = nan is not a whole number"),
-        ({"rounds": 2**53 + 1}, "rounds = 9007199254740993 is not a whole number"),
+        ({"rounds": 2**53}, "rounds = 9007199254740992 is not a whole number"),
+        ({"seed": 2**53}, "seed = 9007199254740992 is not a whole number"),
         ({"seed": -1}, "seed = -1 is not a whole number"),
         ({"seed": 1.0}, "seed = 1.0 is not a whole number"),
         ({"clients": ()}, "the population is empty"),
@@ -246,6 +248,12 @@ def test_settings_out_of_range_are_refused_with_a_hint(make, text):
     with pytest.raises(ConfigError, match=text) as caught:
         make()
     assert caught.value.hint
+
+
+def test_the_largest_seed_is_that_of_a_run_file():
+    assert replace(SPEC, seed=LARGEST_SEED).seed == LARGEST_SEED
+    with pytest.raises(ConfigError, match=r"from 0 to 2\^53 - 1"):
+        replace(SPEC, seed=LARGEST_SEED + 1)
 
 
 @pytest.mark.parametrize("release", ["per-site", "sum"])

@@ -74,6 +74,8 @@ class Deployed:
         (self.folder / "up").mkdir()
         self.federation.__enter__()
         self.federation.account.save(self.folder / "login.json")
+        for site in self.federation.sites:
+            self.shows(site, "on line")
         return self
 
     def __exit__(self, *_):

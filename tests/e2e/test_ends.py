@@ -192,10 +192,13 @@ norm = 2.0
 # Coming, going, and being shut out
 
 
-def test_a_site_that_is_killed_and_comes_back_changes_no_bit(deployed):
+@pytest.mark.parametrize("number", [KILL, signal.SIGTERM])
+def test_a_site_that_is_ended_and_comes_back_changes_no_bit(deployed, number):
     id = deployed.submit('task = "plain:brief"', rounds=6)
     deployed.reaches(id, 2)
-    deployed.federation.end("west", KILL)
+    deployed.federation.end("west", number)
+    said = (deployed.folder / "up" / "west.log").read_text()
+    assert "[task]" not in said  # that its process ends with it is no fault of the app's
     deployed.says(id, "it waits for west")
     deployed.federation.start_site("west")
     assert deployed.end(id)["outcome"] == "done"

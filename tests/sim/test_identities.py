@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from tests.laws.toys import Growing
 from tests.train.models import (
     FEATURES,
     binary,
@@ -314,3 +315,19 @@ def test_private_training_with_a_known_cohort_is_the_clipped_mean_plus_noise():
     ]
     assert runs[1].model_digest == runs[2].model_digest != runs[0].model_digest
     assert_near(runs[1], runs[0].parameters, 6 * 1e-3 * 0.2 / 5)
+
+
+def test_the_state_of_a_step_moves_on_from_round_to_round():
+    """The total of round n counts n times: after each round, n times the step of a plain one."""
+    task, data, _ = task_of("logistic", "float64")
+    fine = Pipeline([*FINE.steps, Growing()])
+
+    def run(pipeline, rounds):
+        return hanse.simulate(
+            task, data, local=LocalTraining(lr=0.1), pipeline=pipeline, rounds=rounds
+        ).vector
+
+    start, plain, one, two = task.describe(0)[1], run(FINE, 1), run(fine, 1), run(fine, 2)
+    np.testing.assert_array_equal(one, plain)
+    np.testing.assert_allclose(two - one, 2 * (run(FINE, 2) - plain), rtol=0, atol=1e-12)
+    assert np.abs(two - one).max() > 1e-3 < np.abs(one - start).max()

@@ -57,7 +57,7 @@ def _bare(task, local, turn, make, mu, x, y):
         step = torch.from_numpy(x[rows]).to(dtype), torch.from_numpy(y[rows]).to(dtype)
         optimizer.zero_grad()
         loss = task.loss(model(step[0])[:, 0], step[1])
-        for p, s in zip(model.parameters(), start, strict=True):
+        for p, s in zip(model.parameters(), start, strict=True) if mu else ():
             loss = loss + mu / 2 * ((p - s) ** 2).sum()
         loss.backward()
         optimizer.step()
@@ -381,3 +381,23 @@ def test_what_takes_no_part_in_the_loss_is_not_moved_and_the_rest_as_without_it(
     assert not np.array_equal(
         one.parameters["used.weight"], start[0].views(start[1])["used.weight"]
     )
+
+
+class Alternating(nn.Module):
+    """Two heads that take part in turns: one in batches of an even number of rows, one in odd."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(FEATURES, 1), nn.Linear(FEATURES, 1)])
+
+    def forward(self, x):
+        return self.heads[len(x) % 2](x)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_what_takes_part_in_some_steps_only_is_trained_to_the_bit_as_in_torch(pair):
+    local, optimizer = PAIRS[pair]
+    local, turn = replace(local, epochs=3, batch_size=8), Turn(3, 5, "cleveland")
+    assert {len(rows) % 2 for rows in batches(N, local, turn)} == {0, 1}
+    task = binary(Alternating)
+    assert_near(trained(task, local, turn)[0], bare(task, local, turn, optimizer), 0)

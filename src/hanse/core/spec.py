@@ -21,8 +21,8 @@ from hanse.core.work import LocalTraining
 from hanse.errors import ConfigError
 
 FORMAT = 1
-LARGEST = 2**53
-"""Canonical JSON has no larger integer."""
+LARGEST = 2**53 - 1
+"""The largest integer that every reader of JSON takes for itself and no other (RFC 7493 §2.2)."""
 NAMED_CLIENTS = 1000
 Release = Literal["per-site", "sum", "none", "simulation"]
 
@@ -240,7 +240,8 @@ class RunSpec:
 def _check_whole(name: str, number: object) -> None:
     if type(number) is not int or not 0 <= number <= LARGEST:
         raise ConfigError(
-            f"{name} = {number!r} is not a whole number from 0 to 2^53", hint=f"give {name} as one"
+            f"{name} = {number!r} is not a whole number from 0 to 2^53 - 1",
+            hint=f"give {name} as one",
         )
 
 

@@ -64,19 +64,25 @@ class Worker:
             try:
                 self._answer(asked)
             except (TransportError, Missing, Conflict) as error:
-                self.place.say(f"{self.doing}: {error}")
-                time.sleep(RECHECK_S / 2)
+                self._failed(str(error), RECHECK_S / 2)
             except OSError as error:
-                self.place.say(f"{self.doing}: {of_disk(error)}")
-                time.sleep(RECHECK_S)
+                self._failed(of_disk(error))
             except HanseError as error:
-                self.place.say(f"{self.doing}: [{error.code}] {error}")
-                time.sleep(RECHECK_S)
+                self._failed(f"[{error.code}] {error}")
             except Exception as error:  # a mistake of ours must not end the thread unseen
-                self.place.say(f"{self.doing}: {type(error).__name__}: {error}: a bug in Hanse")
-                time.sleep(RECHECK_S)
+                self._failed(f"{type(error).__name__}: {error}: a bug in Hanse")
             finally:
                 self.doing = ""
+
+    def _failed(self, why: str, pause_s: float = RECHECK_S) -> None:
+        """Tell the operator, unless it is this worker's end that made it fail, and wait."""
+        if not self.is_over:
+            self.place.say(f"{self.doing}: {why}")
+            self._pause(pause_s)
+
+    def _pause(self, seconds: float) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self.is_over, seconds)
 
     def _next(self) -> Assigned | None:
         """Wait for something that is not answered yet, or that may be answered otherwise now."""
@@ -86,8 +92,8 @@ class Worker:
         for asked in found:
             if asked["kind"] != "prepare" or self._refused != self.site_run.token():
                 return asked
-        if found and not self.is_over:
-            time.sleep(RECHECK_S)
+        if found:
+            self._pause(RECHECK_S)
         return None
 
     def _open(self) -> list[Assigned]:

@@ -157,6 +157,7 @@ class SiteRun:
         except TransportError:
             raise
         except HanseError as error:
+            self._check_going(error)
             return {"accepted": False, "reasons": [self._said(error, "preparing")]}
         return {"accepted": True, "fingerprint": self.fingerprint}
 
@@ -207,8 +208,14 @@ class SiteRun:
         except TransportError:
             raise
         except HanseError as error:
+            self._check_going(error)
             return self.post(asked, {"failed": self._said(error, kind)})
         return self._leave(asked, kind, found, occasion, gate)
+
+    def _check_going(self, error: HanseError) -> None:
+        """Raise ``error`` if the agent ends: what then fails is no answer, it is asked again."""
+        if not self.place.keep_going():
+            raise error
 
     def _compute(
         self, asked: Mapping[str, Any], kind: str, out: Path, more: Mapping[str, Any]
