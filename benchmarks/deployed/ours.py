@@ -33,6 +33,19 @@ every = 0
 """
 
 
+def written(folder: Path, names: list[str], rounds: int, strategy: str) -> Path:
+    """Return the run file, in an app folder that is made."""
+    app = folder / "app"
+    app.mkdir()
+    (app / "app.py").write_text((Path(__file__).parent / "app" / "app.py").read_text())
+    settings = "server_lr = 1e-9" if strategy == "fedadam" else ""
+    file = app / "run.toml"
+    file.write_text(
+        RUN.format(sites=json.dumps(names), rounds=rounds, strategy=strategy, settings=settings)
+    )
+    return file
+
+
 def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dict[str, object]:
     """Return the medians of ``rounds`` rounds after one to warm up."""
     os.environ["HANSE_BENCH_PARAMETERS"] = str(size // 4)
@@ -42,19 +55,13 @@ def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dic
 
     names = [f"site-{number}" for number in range(sites)]
     folder = Path(tempfile.mkdtemp(prefix="hanse-bench-"))
-    app = folder / "app"
-    app.mkdir()
-    (app / "app.py").write_text((Path(__file__).parent / "app" / "app.py").read_text())
-    settings = "server_lr = 1e-9" if strategy == "fedadam" else ""
-    (app / "run.toml").write_text(
-        RUN.format(sites=json.dumps(names), rounds=rounds + 1, strategy=strategy, settings=settings)
-    )
+    file = written(folder, names, rounds + 1, strategy)
     try:
         began = now()
-        with Federation(folder, dict.fromkeys(names, (app, {}))) as federation:
+        with Federation(folder, dict.fromkeys(names, (file.parent, {}))) as federation:
             started = now() - began
             line = federation.account.dial()
-            run = parse(app / "run.toml").load()
+            run = parse(file).load()
             id = submit(line, run)
             roots = {name: process.pid for name, process in federation.processes.items()}
             sampler, marks = None, []
@@ -63,8 +70,9 @@ def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dic
                 while len(marks) < told["round"]:
                     marks.append((now(), loopback()))
                     if sampler is None:
-                        sampler = Sampler(roots).__enter__()
-            sampler.__exit__()
+                        sampler = Sampler(roots, "coordinator").__enter__()
+                    elif len(marks) == rounds + 1:  # what follows is no round: sites fetch the end
+                        sampler.__exit__()
             told = line.request("GET", f"/v1/runs/{id}/events").json()
         ends = [e["at"] for e in told["events"] if e["kind"] == "absorbed"]
         seconds = [b - a for a, b in pairwise(ends)]
@@ -79,8 +87,8 @@ def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dic
             "cpu_s": sum(sampler.cpu.values()) / rounds,
             "server_cpu_s": sampler.cpu["coordinator"] / rounds,
             "lo_bytes": statistics.median(carried) if carried else None,
-            "server_peak": sampler.peak["coordinator"],
-            "server_anonymous": sampler.anonymous["coordinator"],
+            "server_peak": sampler.peak,
+            "server_anonymous": sampler.anonymous,
             "started_s": started,
         }
     finally:
