@@ -74,8 +74,12 @@ class Deployed:
         (self.folder / "up").mkdir()
         self.federation.__enter__()
         self.federation.account.save(self.folder / "login.json")
-        for site in self.federation.sites:
-            self.shows(site, "on line")
+        try:
+            for site in self.federation.sites:
+                self.shows(site, "on line")
+        except BaseException:
+            self.federation.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):

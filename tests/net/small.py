@@ -216,5 +216,5 @@ class Small:
             raise ProtocolError("another blob")
         async for number, chunk in chunks_of(request, listing, request.path_params["first"]):
             if number == len(chunks) and digest_of(chunk) == listing.chunks[number].hex():
-                chunks.append(chunk)
+                chunks.append(bytes(chunk))
         return self.standing(request, path)

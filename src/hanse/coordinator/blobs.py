@@ -76,18 +76,19 @@ class BlobStore:
         self._path(id).stat()
         return self._chunks(listing, first)
 
-    def unverified(self, id: str, first: int = 0) -> Iterator[bytes]:
+    def unverified(self, id: str, first: int = 0) -> Iterator[memoryview]:
         """Return the chunks of :meth:`open_chunks` as they are on disk, for a peer that verifies.
 
-        A site checks each chunk against the id: hashing them here too would cost a large model
-        more than its encryption.
+        Nothing is copied: the disk is read where a chunk is used. A site checks each chunk against
+        the id: hashing them here too would cost a large model more than its encryption.
         """
         listing = self.listing(id)
         mapped = self._mapped(listing)
 
-        def chunks() -> Iterator[bytes]:
+        def chunks() -> Iterator[memoryview]:
+            view = memoryview(mapped)
             for start in range(first * CHUNK, listing.size, CHUNK):
-                yield mapped[start : start + CHUNK]
+                yield view[start : start + CHUNK]
                 let_go(mapped, start, start + CHUNK)
 
         return chunks()

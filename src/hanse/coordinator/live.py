@@ -123,12 +123,15 @@ class LiveRun:
         return receipt
 
     def _who_hears(self, event: events.Event) -> str | None:
-        """Return whom to wake. Who answered knows that it did; it is asked no more, or later."""
+        """Return whom to wake: nobody if the driver goes on at once, since its event tells more.
+
+        Who answered knows that it did; it is asked no more, or, who declined, again.
+        """
+        if self.course.outcome is None and not isinstance(course.due(self.course), course.Wait):
+            return ""
         if isinstance(event, events.Declined):
             return event.site
-        if isinstance(event, events.Prepared | events.Reported | events.Scored | events.Late):
-            return "" if self.course.stage in ("preparing", "training", "evaluating") else None
-        return None
+        return None if _key_of(event) is None else ""
 
     def _keep(self, event: events.Event) -> None:
         self.course = course.step(self.course, event)

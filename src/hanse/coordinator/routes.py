@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
@@ -22,7 +22,7 @@ from hanse.coordinator.journal import JournalBroken
 from hanse.coordinator.office import Office
 from hanse.core.canonical import Json, encode
 from hanse.errors import HanseError, ProtocolError
-from hanse.net.bodies import read_body
+from hanse.net.bodies import BlobResponse, read_body
 from hanse.net.problems import MEDIA_TYPE, Busy, Forbidden, Missing, NotTrusted, answer, json_of
 from hanse.net.signing import digest_of, response_text
 
@@ -103,7 +103,7 @@ def _endpoint(
             return _problem(_seen(row, error, "the disk fails, or is full"), signature, signer)
         except Exception as error:  # a mistake of ours is no reason to tell a peer more
             return _problem(_seen(row, error, "something unforeseen"), signature, signer)
-        if isinstance(made, StreamingResponse):
+        if isinstance(made, BlobResponse):
             return made
         if not isinstance(made, Response):
             made = Response(encode(made), media_type="application/json")

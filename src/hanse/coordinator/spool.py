@@ -44,6 +44,16 @@ KEY, SALT, HEADER, TAG = 32, 16, 48, 16
 SUFFIX, LISTING, GONE = ".upload", ".listing", ".gone-"
 
 
+class Scratch(threading.local):
+    """Each thread's memory for one encrypted chunk: a fresh one costs as much as to encrypt it."""
+
+    def __init__(self) -> None:
+        self.sealed = memoryview(bytearray(CHUNK + TAG))
+
+
+SCRATCH = Scratch()
+
+
 class Spool:
     """The rooms under one folder, which is made if it is not there; safe for many threads."""
 
@@ -223,7 +233,7 @@ class Upload:
         """
         with self._lock:
             self._check(number, chunk)
-            sealed = bytearray(len(chunk) + TAG)
+            sealed = SCRATCH.sealed[: len(chunk) + TAG]
             self._cipher.encrypt_into(nonce(number), chunk, None, sealed)
             with self._file(os.O_WRONLY) as file:
                 write_at(file, sealed, offset(number))
@@ -336,9 +346,9 @@ def first_bytes(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def write_at(file: int, content: bytearray, at: int) -> None:
+def write_at(file: int, content: memoryview, at: int) -> None:
     """Write all of ``content`` at an offset, however many calls that takes."""
-    view = memoryview(content)
+    view = content
     while view:
         written = os.pwrite(file, view, at)
         view, at = view[written:], at + written

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hanse.core.frames import Bytes, Frame, share_frame
 from hanse.core.listing import CHUNK
 from hanse.core.pipeline import BoundPipeline
+from hanse.core.sums import norm
 
 
 class Inspection:
@@ -57,8 +58,7 @@ class Inspection:
         if not (view.max() <= limit and view.min() >= -limit):  # so written, a NaN is outside
             self._fault = self._fault or f"{name}: not finite, or not within {limit:g}"
         elif name == "model" and math.isfinite(self.bound.facts.l2):
-            wide = view.astype(np.float64)
-            self._squares += float(wide @ wide)
+            self._squares += norm(view) ** 2
 
     def verdict(self) -> str | None:
         """Return why the share is refused, or None, once all of it has been seen."""

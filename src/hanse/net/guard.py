@@ -20,6 +20,7 @@ from uvicorn._types import (
     Scope,
 )
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -41,6 +42,53 @@ class Peer(TypedDict):
 
     name: str | None
     certificate: bytes | None
+
+
+class Body:
+    """One request's body, poured into the reader's own memory: ``scope["extensions"]["body"]``.
+
+    What comes is copied once, and the reader is woken when its memory is full: a body of megabytes
+    costs half of what it costs piece by piece. Not to be mixed with ASGI's ``receive``.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle, flow: FlowControl) -> None:
+        """Nothing is read yet; what comes meanwhile is held back in ``cycle``."""
+        self._cycle, self._flow = cycle, flow
+        self._into, self._filled = memoryview(bytearray()), 0
+        self._woken: asyncio.Future[None] | None = None
+
+    async def fill(self, into: memoryview) -> int:
+        """Fill ``into``; return how many bytes came, fewer only where the body ends or is cut."""
+        cycle = self._cycle
+        if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
+            cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        self._into, self._filled = into, 0
+        held, cycle.body = cycle.body, bytearray()
+        cycle.body += self.pour(held)
+        try:
+            while self._filled < len(into) and cycle.more_body and not cycle.disconnected:
+                self._woken = asyncio.get_running_loop().create_future()
+                self._flow.resume_reading()
+                await self._woken
+        finally:
+            self._into, self._woken = memoryview(bytearray()), None
+        return self._filled
+
+    def pour(self, data: "bytes | bytearray") -> "bytes | bytearray":
+        """Take what a reader waits for; return the rest."""
+        room = len(self._into) - self._filled
+        taken = data if len(data) <= room else data[:room]
+        self._into[self._filled : self._filled + len(taken)] = taken
+        self._filled += len(taken)
+        if len(data) >= room:
+            self.wake()
+        return data[len(taken) :]
+
+    def wake(self) -> None:
+        """Let the reader look: its memory is full, or nothing more comes."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +169,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._in_head = False
         self._head = 0  # bytes of a head that has not ended
         self._fields = 0  # bytes of its target and headers, as far as they are parsed
+        self.body: Body | None = None  # of the request whose head came last
         self.answering: asyncio.Task[None] | None = None
         self._unread: int = 0  # bytes of the response that the peer has not taken, as seen last
 
@@ -144,6 +193,9 @@ class GuardedConnection(HttpToolsProtocol):
         self.gate.leave(self)
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # the timer would hold all of it until it rings
+        if self.body is not None:
+            self.body.wake()
+        self.body = None
         if self.answering is not None:
             self.answering.cancel()
 
@@ -212,6 +264,22 @@ class GuardedConnection(HttpToolsProtocol):
         self._in_head, self._head = False, 0
         self.since = self.loop.time()
         super().on_headers_complete()
+        self.body = Body(self.cycle, self.flow)
+        extensions = cast("dict[str, object]", self.scope.get("extensions"))
+        extensions["body"] = self.body
+
+    def on_body(self, body: bytes) -> None:
+        """Give a part of the body to who waits for it; what nobody waits for is held, and slows."""
+        if self.body is not None and not self.cycle.response_complete:
+            body = bytes(self.body.pour(body))
+        if body:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the body."""
+        super().on_message_complete()
+        if self.body is not None:
+            self.body.wake()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         super()._start_asgi_task(cycle, partial(self._closing, cycle, app))
@@ -242,6 +310,7 @@ class GuardedConnection(HttpToolsProtocol):
                 await _stopping(cycle, send)
         finally:
             self.answering = None
+            scope.get("extensions", {}).pop("body", None)  # else each holds the other, for long
 
     # What time it is
 

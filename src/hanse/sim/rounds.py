@@ -13,6 +13,7 @@ import numpy as np
 
 from hanse.core import rounds as machine
 from hanse.core import seeds
+from hanse.core.accelerate import kernels_for
 from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.pipeline import Kept as States
@@ -149,12 +150,14 @@ def _training(total: Total, spec: RunSpec) -> dict[str, Json] | None:
 
 def _lengths(outcomes: Sequence[Outcome] | None, total: Total) -> dict[str, Json] | None:
     if outcomes is None:
-        return {"norm": float(np.linalg.norm(total.vector))} if total.reports else None
+        return (
+            {"norm": kernels_for(total.vector.size).norm(total.vector)} if total.reports else None
+        )
     added = [outcome for outcome in outcomes if not outcome.refused]
     if not added:
         return None
     return {
-        "norm": float(np.linalg.norm(total.vector)),
+        "norm": kernels_for(total.vector.size).norm(total.vector),
         "longest": max(outcome.length for outcome in added),
         "clipped": sum(outcome.was_clipped for outcome in added),
     }
