@@ -28,7 +28,7 @@ from hanse.net.account import news, submit
 from hanse.net.transfer import upload
 from hanse.site.agent import Agent
 from hanse.site.enrol import dial
-from hanse.site.roster import accept_roster
+from hanse.site.policy import accept_roster
 from hanse.up import Federation, _remove
 
 
