@@ -19,6 +19,8 @@ from hanse.errors import ProtocolError
 
 ID = re.compile("[0-9a-f]{64}")
 SUFFIX = ".listing"
+PIECE = 2**18
+"""What a peer is given at once: what it has not read yet lies encrypted in memory."""
 
 
 class Damaged(OSError):
@@ -77,7 +79,7 @@ class BlobStore:
         return self._chunks(listing, first)
 
     def unverified(self, id: str, first: int = 0) -> Iterator[memoryview]:
-        """Return the chunks of :meth:`open_chunks` as they are on disk, for a peer that verifies.
+        """Return the bytes of :meth:`open_chunks`, in pieces, for a peer that verifies.
 
         Nothing is copied: the disk is read where a chunk is used. A site checks each chunk against
         the id: hashing them here too would cost a large model more than its encryption.
@@ -87,9 +89,9 @@ class BlobStore:
 
         def chunks() -> Iterator[memoryview]:
             view = memoryview(mapped)
-            for start in range(first * CHUNK, listing.size, CHUNK):
-                yield view[start : start + CHUNK]
-                let_go(mapped, start, start + CHUNK)
+            for start in range(first * CHUNK, listing.size, PIECE):
+                yield view[start : start + PIECE]
+                let_go(mapped, start, start + PIECE)
 
         return chunks()
 
