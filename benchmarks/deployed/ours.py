@@ -76,7 +76,6 @@ def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dic
             told = line.request("GET", f"/v1/runs/{id}/events").json()
         ends = [e["at"] for e in told["events"] if e["kind"] == "absorbed"]
         seconds = [b - a for a, b in pairwise(ends)]
-        carried = [b[1] - a[1] for a, b in pairwise(marks)]
         return {
             "system": "hanse",
             "strategy": strategy,
@@ -86,7 +85,7 @@ def measure(sites: int, size: int, rounds: int, strategy: str = "fedavg") -> dic
             "all": seconds,
             "cpu_s": sum(sampler.cpu.values()) / rounds,
             "server_cpu_s": sampler.cpu["coordinator"] / rounds,
-            "lo_bytes": statistics.median(carried) if carried else None,
+            "lo_bytes": (marks[rounds][1] - marks[0][1]) / rounds,
             "server_peak": sampler.peak,
             "server_anonymous": sampler.anonymous,
             "started_s": started,

@@ -1,6 +1,7 @@
 """A coordinator in small: real TLS, real signatures, blobs and uploads in memory."""
 
 import asyncio
+import hashlib
 import json
 import secrets
 import threading
@@ -50,6 +51,7 @@ class Small:
             Route("/v1/wait", self.wait),
             Route("/v1/limited", self.limited, methods=["POST"]),
             Route("/v1/slow", self.slow, methods=["POST"]),
+            Route("/v1/chunks/{size:int}", self.chunked, methods=["PUT"]),
             Route("/v1/challenge", self.challenge, methods=["POST"]),
             Route("/v1/session", self.session, methods=["POST"]),
             Route("/v1/echo", self.echo, methods=["POST"]),
@@ -157,6 +159,16 @@ class Small:
     async def slow(self, request):
         await asyncio.sleep(1.5)
         return JSONResponse(len(await read_body(request, 2**24)))
+
+    async def chunked(self, request):
+        """Say what came of a blob of so many bytes: the digest of its chunks together."""
+        size, hashed = request.path_params["size"], hashlib.sha256()
+        async for _, chunk in chunks_of(
+            request, Listing(size, (bytes(32),) * -(-size // CHUNK)), 0
+        ):
+            hashed.update(chunk)
+            await asyncio.sleep(0.1)  # more comes while nobody reads
+        return JSONResponse(hashed.hexdigest())
 
     async def challenge(self, request):
         self.challenges.add(challenge := secrets.token_hex(32))

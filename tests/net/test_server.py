@@ -1,7 +1,10 @@
 """The listener: who is at the other end, what it refuses, and how it ends. Real TLS on loopback."""
 
 import gc
+import hashlib
+import itertools
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -9,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import pytest
 from tests.net.small import Small
@@ -169,6 +172,82 @@ def test_a_body_that_is_not_announced_is_read_no_further_than_allowed(small):
         head = b"POST /v1/limited HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
         connection.sendall(head + b"3e9\r\n" + b"a" * 1001 + b"\r\n")
         assert said(connection).startswith(b"HTTP/1.1 413 ")
+
+
+# A body that is read into the reader's own memory: "sizes" are of the pieces in which it is sent.
+
+
+def put(size, more=b""):
+    return b"PUT /v1/chunks/%d HTTP/1.1\r\nhost: localhost\r\n%s\r\n" % (size, more)
+
+
+def length(size):
+    return b"content-length: %d\r\n" % size
+
+
+def in_pieces(content, sizes):
+    return b"".join(
+        b"%x\r\n%s\r\n" % (len(piece), piece) for piece in sliced(content, sizes)
+    )  # fmt: skip
+
+
+def sliced(content, sizes):
+    for size in itertools.cycle(sizes):
+        if not content:
+            return
+        yield content[:size]
+        content = content[size:]
+
+
+@pytest.mark.parametrize("sizes", [[1000], [2**20], [2**20 - 1, 1, 2], [2**21 + 3], [65_537, 7]])
+def test_a_body_arrives_as_it_is_in_whatever_pieces_it_is_sent(small, sizes):
+    content = secrets.token_bytes(3 * 2**20 + 17)
+    with small.serving() as server, raw(small, server.port) as connection:
+        head = put(len(content), length(len(content)) + b"connection: close\r\n")
+        for piece in (head, *sliced(content, sizes)):
+            connection.sendall(piece)
+        heard = said(connection)
+    assert hashlib.sha256(content).hexdigest().encode() in heard
+
+
+@pytest.mark.parametrize("sizes", [[1000], [2**20 + 1]])
+@pytest.mark.parametrize("size", [100, 2**20, 2**20 + 100])
+def test_a_body_that_is_not_announced_is_told_when_it_is_longer_than_its_blob(small, size, sizes):
+    with small.serving() as server, raw(small, server.port) as connection:
+        head = put(size, b"transfer-encoding: chunked\r\nconnection: close\r\n")
+        connection.sendall(head + in_pieces(bytes(size), sizes))
+        time.sleep(0.05)
+        with suppress(OSError):  # it is answered, and closed, before all is sent
+            connection.sendall(in_pieces(bytes(300), sizes) + b"0\r\n\r\n")
+        assert said(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_is_not_announced_and_fits_is_taken(small):
+    content = secrets.token_bytes(2**20 + 100)
+    with small.serving() as server, raw(small, server.port) as connection:
+        head = put(len(content), b"transfer-encoding: chunked\r\nconnection: close\r\n")
+        connection.sendall(head + in_pieces(content, [999]) + b"0\r\n\r\n")
+        assert hashlib.sha256(content).hexdigest().encode() in said(connection)
+
+
+def test_requests_that_are_sent_at_once_have_each_its_own_body(small):
+    contents = [secrets.token_bytes(size) for size in (10, 5000, 1)]
+    with small.serving() as server, raw(small, server.port) as connection:
+        sent = [put(len(c), length(len(c))) + c for c in contents[:2]]
+        last = put(1, length(1) + b"connection: close\r\n") + contents[2]
+        connection.sendall(b"".join(sent) + last)
+        heard = said(connection)
+    places = [heard.index(hashlib.sha256(c).hexdigest().encode()) for c in contents]
+    assert places == sorted(places)
+
+
+def test_who_asks_first_is_told_to_go_on(small):
+    head = put(3, length(3) + b"expect: 100-continue\r\nconnection: close\r\n")
+    with small.serving() as server, raw(small, server.port) as connection:
+        connection.sendall(head)
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"abc")
+        assert hashlib.sha256(b"abc").hexdigest().encode() in said(connection)
 
 
 def test_a_client_that_sends_too_much_hears_why(small):

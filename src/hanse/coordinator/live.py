@@ -1,8 +1,9 @@
 """A run under way at the coordinator: its course, as the journal has it, and the answers of sites.
 
-Answers of sites come from many threads; each becomes an event, which is receipted once it is
-durable. The journal keeps the order in which events are queued, so what follows from an event is
-never durable without it.
+Answers of sites come from many threads; each becomes an event, which counts at once and is
+receipted once it is durable. The journal keeps the order in which events are queued, so what
+follows from an event is never durable without it. What the coordinator itself finds counts once it
+is durable.
 """
 
 import threading
@@ -92,12 +93,16 @@ class LiveRun:
 
     # --- events
 
-    def record(self, event: events.Event) -> dict[str, Json]:
-        """Journal an event and let it count; return its receipt. ProtocolError if it must not.
+    def record(self, event: events.Event) -> None:
+        """Journal what is no site's answer, and let it count. ProtocolError if it must not.
 
-        Who holds the lock while it waits lets nobody see what follows before it is durable.
+        Nobody sees what follows, a new model above all, before the event is durable.
         """
-        return self._durable(self._queue(event))
+        with self.lock:
+            course.step(self.course, event)
+            self.journal.append_now(self.stream, [events.to_json(event)])
+            self._keep(event)
+        self._tell(event)
 
     def _queue(self, event: events.Event) -> "Queued":
         with self.lock:
@@ -116,18 +121,23 @@ class LiveRun:
             receipt = self._receipted(queued.event, queued.why_late, entry)
             if queued.key is not None:
                 self.queued.pop(queued.key, None)
-        self.changed(self.id, self._who_hears(queued.event))
+        self._tell(queued.event)
+        return receipt
+
+    def _tell(self, event: events.Event) -> None:
+        """Wake those whom a durable event concerns."""
+        self.changed(self.id, self._who_hears(event))
         with self.news:
             self.news_number += 1
             self.news.notify_all()
-        return receipt
 
     def _who_hears(self, event: events.Event) -> str | None:
         """Return whom to wake: nobody if the driver goes on at once, since its event tells more.
 
         Who answered knows that it did; it is asked no more, or, who declined, again.
         """
-        if self.course.outcome is None and not isinstance(course.due(self.course), course.Wait):
+        now = self.course
+        if now.outcome is None and not isinstance(course.due(now), course.Wait):
             return ""
         if isinstance(event, events.Declined):
             return event.site

@@ -45,7 +45,7 @@ SUFFIX, LISTING, GONE = ".upload", ".listing", ".gone-"
 
 
 class Scratch(threading.local):
-    """Each thread's memory for one encrypted chunk: a fresh one costs as much as to encrypt it."""
+    """Each thread's memory for one encrypted chunk, so that none is made and cleared a chunk."""
 
     def __init__(self) -> None:
         self.sealed = memoryview(bytearray(CHUNK + TAG))
@@ -348,10 +348,9 @@ def first_bytes(path: Path, size: int) -> bytes:
 
 def write_at(file: int, content: memoryview, at: int) -> None:
     """Write all of ``content`` at an offset, however many calls that takes."""
-    view = content
-    while view:
-        written = os.pwrite(file, view, at)
-        view, at = view[written:], at + written
+    while content:
+        written = os.pwrite(file, content, at)
+        content, at = content[written:], at + written
 
 
 def erase(path: Path) -> None:

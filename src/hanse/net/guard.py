@@ -47,14 +47,14 @@ class Peer(TypedDict):
 class Body:
     """One request's body, poured into the reader's own memory: ``scope["extensions"]["body"]``.
 
-    What comes is copied once, and the reader is woken when its memory is full: a body of megabytes
-    costs half of what it costs piece by piece. Not to be mixed with ASGI's ``receive``.
+    What comes is copied once, and the reader is woken when its memory is full, not at each piece.
+    Not to be mixed with ASGI's ``receive``.
     """
 
     def __init__(self, cycle: RequestResponseCycle, flow: FlowControl) -> None:
         """Nothing is read yet; what comes meanwhile is held back in ``cycle``."""
         self._cycle, self._flow = cycle, flow
-        self._into, self._filled = memoryview(bytearray()), 0
+        self._room = memoryview(bytearray())  # what a reader waits for, and has not come
         self._woken: asyncio.Future[None] | None = None
 
     async def fill(self, into: memoryview) -> int:
@@ -63,25 +63,24 @@ class Body:
         if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
             cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
-        self._into, self._filled = into, 0
+        self._room = into
         held, cycle.body = cycle.body, bytearray()
         cycle.body += self.pour(held)
         try:
-            while self._filled < len(into) and cycle.more_body and not cycle.disconnected:
+            while self._room and cycle.more_body and not cycle.disconnected:
                 self._woken = asyncio.get_running_loop().create_future()
                 self._flow.resume_reading()
                 await self._woken
+            return len(into) - len(self._room)
         finally:
-            self._into, self._woken = memoryview(bytearray()), None
-        return self._filled
+            self._room, self._woken = memoryview(bytearray()), None
 
     def pour(self, data: "bytes | bytearray") -> "bytes | bytearray":
         """Take what a reader waits for; return the rest."""
-        room = len(self._into) - self._filled
-        taken = data if len(data) <= room else data[:room]
-        self._into[self._filled : self._filled + len(taken)] = taken
-        self._filled += len(taken)
-        if len(data) >= room:
+        taken = data[: len(self._room)]
+        self._room[: len(taken)] = taken
+        self._room = self._room[len(taken) :]
+        if not self._room:
             self.wake()
         return data[len(taken) :]
 

@@ -149,15 +149,14 @@ def _training(total: Total, spec: RunSpec) -> dict[str, Json] | None:
 
 
 def _lengths(outcomes: Sequence[Outcome] | None, total: Total) -> dict[str, Json] | None:
+    norm = kernels_for(total.vector.size).norm
     if outcomes is None:
-        return (
-            {"norm": kernels_for(total.vector.size).norm(total.vector)} if total.reports else None
-        )
+        return {"norm": norm(total.vector)} if total.reports else None
     added = [outcome for outcome in outcomes if not outcome.refused]
     if not added:
         return None
     return {
-        "norm": kernels_for(total.vector.size).norm(total.vector),
+        "norm": norm(total.vector),
         "longest": max(outcome.length for outcome in added),
         "clipped": sum(outcome.was_clipped for outcome in added),
     }
