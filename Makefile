@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 # What is installed: a stamp per set, older than a change in what the set is made of.
 INSTALLED_BY := pyproject.toml constraints.txt scripts/install
@@ -81,6 +81,10 @@ bench: $(VENV)/dev  ## what a round costs beside a bare PyTorch loop, and beside
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/deployed/compare.py
 
+.PHONY: bench-peers
+bench-peers: $(VENV)/dev  ## the same beside Flower and NVFlare, each in an environment of its own
+	$(BIN)/python benchmarks/deployed/peers.py
+
 .PHONY: constraints
 constraints: $(VENV)/dev  ## choose new versions for constraints.txt (needs uv)
 	scripts/lock > constraints.new
@@ -88,5 +92,5 @@ constraints: $(VENV)/dev  ## choose new versions for constraints.txt (needs uv)
 
 .PHONY: clean
 clean:  ## remove all that was made here, runs/ excepted
-	rm -rf $(VENV) .venv-core site build dist .coverage .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-core benchmarks/deployed/peers/.venv-* site build dist .coverage .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -131,11 +131,11 @@ def take_part(federation: Federation, name: str, share: bytearray, listing: List
                 with line.stream(f"/v1/blobs/{asked['blob']}/chunks/0") as incoming:
                     while incoming.read(2**20):
                         pass
-                upload(line, path, {}, share, listing)
+                upload(line, path, share, listing)
                 continue
             prepared = {"accepted": True, "fingerprint": "f" * 64}
             body = prepared if asked["kind"] == "prepare" else {}
-            line.request("POST", path, {"body": body, "listing": None})
+            line.request("POST", path, {"body": body})
             if asked["kind"] == "finish":
                 return
 

@@ -123,11 +123,6 @@ def spec_of(*sites: str, layout: Layout = SMALL, name="tiny", rounds=2, **more: 
     )
 
 
-def listing_json(content: bytes | bytearray) -> dict[str, Any]:
-    listing = Listing.of(content)
-    return {"size": listing.size, "chunks": [chunk.hex() for chunk in listing.chunks]}
-
-
 def submission(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
     """The body of a submission, and the frame of its initial model, which depends on the seed."""
     vector = spec.layout.zeros()
@@ -136,7 +131,7 @@ def submission(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
     body = {
         "spec": spec.canonical,
         "layout": layout_json(spec.layout),
-        "listing": listing_json(frame),
+        "model": Listing.of(frame).id,
     }
     return body, frame
 
@@ -147,7 +142,8 @@ def submit(line: Connection, spec: RunSpec) -> str:
     told: Any = line.request("POST", "/v1/runs", body).json()
     assert told["state"] == "missing", told
     path = f"/v1/runs/{told['run']}/model/chunks/0"
-    assert line.exchange("PUT", path, frame).accepted().json()["state"] == "taken"
+    body = Listing.of(frame).packed + frame
+    assert line.exchange("PUT", path, body).accepted().json()["state"] == "taken"
     return told["run"]
 
 
@@ -189,8 +185,15 @@ class Site:
     def assignments(self) -> list[dict[str, Any]]:
         return self.poll()["assignments"]
 
-    def post(self, path: str, body: Any, listing: Any = None) -> dict[str, Any]:
-        return self.line.request("POST", path, {"body": body, "listing": listing}).json()  # type: ignore[return-value]
+    def post(self, path: str, body: Any) -> dict[str, Any]:
+        return self.line.request("POST", path, {"body": body}).json()  # type: ignore[return-value]
+
+    def put(self, path: str, content: bytes | bytearray, first: int = 0) -> dict[str, Any]:
+        """Send a blob from chunk ``first`` on; return what is said."""
+        listing = Listing.of(content)
+        body = listing.packed + content[first * CHUNK :]
+        told = self.line.send("PUT", f"{path}/chunks/{first}", bytes(body), listing.id)
+        return told.json()  # type: ignore[return-value]
 
     def answer(self, asked: dict[str, Any], spec: RunSpec, into: Path | None = None) -> Any:
         """Answer one assignment as a good site would."""
@@ -205,10 +208,10 @@ class Site:
                 return self.post(path, {"accepted": True, "fingerprint": "f" * 64})
             case "train":
                 share = share_of(spec, self.name, round)
-                return upload(self.line, path, {}, share, Listing.of(share))
+                return upload(self.line, path, share, Listing.of(share))
             case "evaluate":
                 counts = counts_of(spec, round)
-                return upload(self.line, path, {}, counts, Listing.of(counts))
+                return upload(self.line, path, counts, Listing.of(counts))
             case _:
                 return self.post(path, {})
 

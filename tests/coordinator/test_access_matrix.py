@@ -20,6 +20,7 @@ from hanse.coordinator.openapi import OPENS
 from hanse.coordinator.routes import RUN, SITE_RUN, Route
 from hanse.coordinator.table import TABLE
 from hanse.core.canonical import Json
+from hanse.core.listing import Listing
 from hanse.errors import HanseError
 from hanse.net.client import Response
 from hanse.net.problems import MEDIA_TYPE, TYPE, code_of
@@ -235,9 +236,10 @@ def test_a_submission_is_its_authors_alone(world: World):
     line = world.senders["researcher"].line
     run = line.request("POST", "/v1/runs", told).json()["run"]  # type: ignore[index,call-overload]
     path = f"/v1/runs/{run}/model/chunks/0"
+    body = Listing.of(frame).packed + frame
     for who in ("other researcher", "operator"):
-        assert world.senders[who].line.exchange("PUT", path, frame).status == 404, who
-    assert line.exchange("PUT", path, frame).status == 200
+        assert world.senders[who].line.exchange("PUT", path, body).status == 404, who
+    assert line.exchange("PUT", path, body).status == 200
 
 
 @pytest.mark.parametrize(

@@ -39,21 +39,21 @@ def run(tmp_path):
 
 def ready(run):
     for site in ("ada", "bob"):
-        run.answer(site, 0, "prepare", {"accepted": True, "fingerprint": "f"}, None)
+        run.answer((site, 0, "prepare"), {"accepted": True, "fingerprint": "f"})
 
 
 def trained(run):
     ready(run)
     run.record(Opened(1, {}, 1.0))
     for site in ("ada", "bob"):
-        run.answer(site, 1, "train", {"refused": "no"}, None)
+        run.answer((site, 1, "train"), {"refused": "no"})
 
 
 def absorbed(run):
     trained(run)
     run.record(Absorbed(1, MODELS[1], "", {"norm": 1.0}, 2.0))
     for site in ("ada", "bob"):
-        run.answer(site, 1, "evaluate", {"refused": "no"}, None)
+        run.answer((site, 1, "evaluate"), {"refused": "no"})
 
 
 @pytest.mark.parametrize(

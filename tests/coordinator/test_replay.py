@@ -140,7 +140,7 @@ def test_a_recorded_request_is_for_its_own_path_body_and_method_only(coordinator
     spec = spec_of("ada", rounds=1)
     run = submit(coordinator.operator, spec)
     asked = ada.ask_until("prepare", run)
-    body = b'{"body":{"accepted":true,"fingerprint":"f"},"listing":null}'
+    body = b'{"body":{"accepted":true,"fingerprint":"f"}}'
     session, sequence = ada.line._numbered()
     named = {"Hanse-Session": session.id, "Hanse-Sequence": str(sequence)}
     headers = named | ada.line._signed("POST", "/v1/poll", session.id, sequence, "0" * 64)

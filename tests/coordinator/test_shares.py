@@ -12,7 +12,6 @@ from tests.coordinator.service import (
     WIDE,
     Coordinator,
     Site,
-    listing_json,
     path_of,
     serving,
     share_of,
@@ -97,6 +96,7 @@ def another_header(share: bytearray, chance: Chance) -> None:
 
 NUMBERS = [not_finite, odd_nan, above_the_limit, above_the_norm, scalars_out_of_schema]
 FORMS = [another_size, another_dtype, another_shape, another_header]
+PIECE = 2**16
 Wrong = Callable[[bytearray, Chance], bytes | None]
 
 
@@ -123,13 +123,10 @@ def taken(room: Room, content: bytes) -> bool:
     if listing.size != inspection.frame.size:
         return False
     receiving = Receiving("", room.upload("ada", listing), inspection)
-    for number, chunk in enumerate(receiving.upload.chunks()):
-        inspection.look(number, chunk)  # it was sent before
-    for number, at in enumerate(range(0, len(content), CHUNK)):
-        try:
-            receiving.take(number, content[at : at + CHUNK])
-        except ProtocolError:
-            break
+    writer = receiving.writer()
+    with suppress(ProtocolError):
+        for at in range(writer.at, len(content), PIECE):
+            receiving.take(writer, content[at : at + PIECE])
     return receiving.upload.is_complete and receiving.inspection.verdict() is None
 
 
@@ -179,9 +176,7 @@ def deliver(site: Site, path: str, content: bytes) -> None:
     """Send a share as stubbornly as a peer can: what is refused is asked for again."""
     for _ in range(2):
         try:
-            told = site.post(path, {}, listing_json(content))
-            if told["state"] == "missing":
-                site.line.send("PUT", f"{path}/chunks/0", content, Listing.of(content).id)
+            site.put(path, content)
         except HanseError:
             continue
 
@@ -216,21 +211,38 @@ def test_no_bad_share_over_the_wire_is_counted(coordinator: Coordinator, ada: Si
     assert told["model"] == before
 
 
-def test_a_share_announced_twice_while_it_arrives_is_looked_at_whole(
+def test_asking_what_is_missing_does_not_disturb_a_share_that_arrives(
     coordinator: Coordinator, ada: Site, bob: Site
 ):
     spec = spec_of("ada", "bob", layout=WIDE, name="twice", rounds=1)
     run = ready(coordinator, spec, ada, bob)
     path = path_of(ada.ask_until("train", run))
     share = share_of(spec, "ada", 1)
+    with sending(ada, path, share, CHUNK + 64) as put:
+        until_from(ada, path, share, 1)
+        put.end()
+    assert put.told["state"] == "taken"
+    bob.answer(bob.ask_until("train", run), spec)
+    bob.ask_until("evaluate", run)
+    assert counted(coordinator, run) == [["ada", "bob"]]
+
+
+def test_who_comes_back_sends_and_the_old_connection_no_more(
+    coordinator: Coordinator, ada: Site, bob: Site
+):
+    spec = spec_of("ada", "bob", layout=WIDE, name="back", rounds=1)
+    run = ready(coordinator, spec, ada, bob)
+    path = path_of(ada.ask_until("train", run))
+    share = share_of(spec, "ada", 1)
     share_frame(spec.bound).views(memoryview(share))["model"][-9:] = np.nan  # in the second chunk
-    ada.post(path, {}, listing_json(share))
-    with sending(ada, path, share, CHUNK) as put:
-        again = until_from(ada, path, {"x": 1}, share, 1)
-        assert again["from"] == 1
-        put.rest.set()
-        time.sleep(0.3)
-        deliver_quietly(ada, path, {"x": 1}, share)
+    with sending(ada, path, share, CHUNK + PIECE) as old:
+        until_from(ada, path, share, 1)
+        with sending(ada, path, share, PIECE, first=1) as new:
+            time.sleep(0.3)
+            old.end()
+            assert old.told == {}
+            new.end()
+    assert new.told["state"] == "taken"
     bob.answer(bob.ask_until("train", run), spec)
     bob.ask_until("evaluate", run)
     assert counted(coordinator, run) == [["bob"]]
@@ -243,34 +255,39 @@ def test_an_upload_that_was_replaced_does_not_spoil_the_new_one(
     run = ready(coordinator, spec, ada, bob)
     path = path_of(ada.ask_until("train", run))
     old, new = share_of(spec, "ada", 1), share_of(spec, "ada", 2)
-    ada.post(path, {}, listing_json(old))
     with sending(ada, path, old, 1000) as put_old:
         time.sleep(0.2)
-        ada.post(path, {}, listing_json(new))
         with sending(ada, path, new, CHUNK):
-            until_from(ada, path, {}, new, 1)
+            until_from(ada, path, new, 1)
             put_old.end()
-    deliver_quietly(ada, path, {}, new)
+    assert put_old.told == {}
     bob.answer(bob.ask_until("train", run), spec)
     bob.ask_until("evaluate", run, within_s=2.0)
+    assert counted(coordinator, run) == [["ada", "bob"]]
 
 
 class sending:
-    """A PUT under way: the first ``size`` bytes at once, the rest when the event is set."""
+    """A PUT under way: the first ``size`` bytes at once, the rest when it ends; ``told``: of it."""
 
-    def __init__(self, site: Site, path: str, content: bytearray, size: int) -> None:
-        self.rest = threading.Event()
-        self.thread = threading.Thread(target=self.put, args=(site, path, bytes(content), size))
+    def __init__(
+        self, site: Site, path: str, content: bytearray, size: int, first: int = 0
+    ) -> None:
+        self.rest, self.told = threading.Event(), {}
+        arguments = (site, path, bytes(content), size, first)
+        self.thread = threading.Thread(target=self.put, args=arguments)
 
-    def put(self, site: Site, path: str, content: bytes, size: int) -> None:
+    def put(self, site: Site, path: str, content: bytes, size: int, first: int) -> None:
+        listing, content = Listing.of(content), memoryview(content)[first * CHUNK :]
+
         def pieces():
-            yield memoryview(content)[:size]
+            yield memoryview(listing.packed)
+            yield content[:size]
             self.rest.wait(5)
-            yield memoryview(content)[size:]
-            time.sleep(0.4)  # without a length the body has not ended yet
+            yield content[size:]
 
         with suppress(HanseError):
-            site.line.send("PUT", f"{path}/chunks/0", pieces(), Listing.of(content).id)
+            told = site.line.send("PUT", f"{path}/chunks/{first}", pieces(), listing.id)
+            self.told = told.json()
 
     def __enter__(self) -> "sending":
         self.thread.start()
@@ -284,16 +301,11 @@ class sending:
         self.end()
 
 
-def until_from(site: Site, path: str, body: dict, content: bytearray, first: int) -> dict:
-    """Announce until chunk ``first`` is the next; return what was said."""
+def until_from(site: Site, path: str, content: bytearray, first: int) -> None:
+    """Ask until chunk ``first`` is the next."""
     for _ in range(100):
-        told = site.post(path, body, listing_json(content))
+        told = site.put(path, content, first=len(Listing.of(content).chunks))
         if told.get("from") == first:
-            return told
+            return
         time.sleep(0.02)
     raise AssertionError(f"chunk {first} is not awaited: {told}")
-
-
-def deliver_quietly(site: Site, path: str, body: dict, content: bytearray) -> None:
-    with suppress(HanseError):  # refused or not: what counts is what is summed
-        site.post(path, body, listing_json(content))

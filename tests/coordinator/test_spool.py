@@ -1,5 +1,6 @@
 """The spool: uploads go on where they were cut, are on disk as ciphertext, and die with the key."""
 
+import itertools
 import os
 import resource
 import shutil
@@ -10,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanse.coordinator.blobs import Damaged
-from hanse.coordinator.spool import HEADER, TAG, Spool
+from hanse.coordinator.spool import Spool
+from hanse.coordinator.uploads import NONCE, TAG
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ProtocolError
 
 CONTENT = os.urandom(2 * CHUNK + 1_000)
 LISTING = Listing.of(CONTENT)
+HEADER, RECORD, PIECE = len(LISTING.packed), NONCE + CHUNK + TAG, 2**18
 
 
 def chunk(number, content=CONTENT):
@@ -23,8 +26,10 @@ def chunk(number, content=CONTENT):
 
 
 def fill(upload, content=CONTENT, upto=None):
-    for number in range(upload.next, len(upload.listing.chunks) if upto is None else upto):
-        upload.write(number, chunk(number, content))
+    writer, end = upload.writer(), len(content) if upto is None else upto * CHUNK
+    while writer.at < end:
+        piece = content[writer.at : min(writer.at + PIECE, end)]
+        writer.write(piece)
     return upload
 
 
@@ -54,10 +59,58 @@ def test_what_arrived_is_read_back_whole_and_by_chunks(room, size):
 
 def test_chunks_may_be_any_kind_of_bytes(room):
     upload = room.upload("ulm", LISTING)
-    upload.write(0, bytearray(chunk(0)))
-    upload.write(1, memoryview(CONTENT)[CHUNK : 2 * CHUNK])
-    upload.write(2, chunk(2))
+    writer = upload.writer()
+    writer.write(bytearray(chunk(0)))
+    writer.write(memoryview(CONTENT)[CHUNK : 2 * CHUNK])
+    writer.write(chunk(2))
     assert upload.read() == CONTENT
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, CHUNK), min_size=1, max_size=20))
+def test_pieces_may_have_any_size(tmp_path_factory, sizes):
+    folder = tmp_path_factory.mktemp("spool")
+    upload = Spool(folder).room("heart-1", 3).upload("ulm", LISTING)
+    writer = upload.writer()
+    for size in itertools.cycle(sizes):
+        if writer.at == len(CONTENT):
+            break
+        end = min(writer.at + size, (writer.at // CHUNK + 1) * CHUNK)
+        writer.write(CONTENT[writer.at : end])
+        assert upload.next == (writer.at + (CHUNK - 1) * upload.is_complete) // CHUNK
+    assert upload.read() == CONTENT
+    shutil.rmtree(folder)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, len(CONTENT) - 1), st.booleans())
+def test_a_chunk_that_was_cut_begins_anew_under_another_nonce(tmp_path_factory, cut, restarts):
+    folder = tmp_path_factory.mktemp("spool")
+    upload = Spool(folder).room("heart-1", 3).upload("ulm", LISTING)
+    writer = upload.writer()
+    while writer.at < cut:
+        writer.write(CONTENT[writer.at : min(cut, (writer.at // CHUNK + 1) * CHUNK)])
+    before = file_of(folder).read_bytes()[HEADER + cut // CHUNK * RECORD :]
+    if restarts:
+        upload = Spool(folder).room("heart-1", 3).upload("ulm", LISTING)
+    assert upload.next == cut // CHUNK
+    assert fill(upload).read() == CONTENT
+    after = file_of(folder).read_bytes()[HEADER + cut // CHUNK * RECORD :]
+    assert before[:NONCE] != after[:NONCE]
+    shutil.rmtree(folder)
+
+
+def test_of_two_connections_the_later_one_sends(room):
+    upload = fill(room.upload("ulm", LISTING), upto=1)
+    old = upload.writer()
+    old.write(chunk(1)[:PIECE])
+    new = upload.writer()
+    for piece in (chunk(1)[PIECE:], chunk(1)):
+        with pytest.raises(ProtocolError, match="another connection sends this upload"):
+            old.write(piece)
+    new.write(chunk(1))
+    assert upload.next == 2
+    assert fill(upload).read() == CONTENT
 
 
 def test_an_upload_goes_on_where_it_was_cut_after_a_new_start(folder, room):
@@ -75,7 +128,9 @@ def test_a_finished_upload_is_complete_after_a_new_start(folder, room):
     assert upload.read() == CONTENT
 
 
-@pytest.mark.parametrize("kept", [0, HEADER - 1, HEADER, HEADER + 5, HEADER + CHUNK + TAG - 1])
+@pytest.mark.parametrize(
+    "kept", [0, HEADER - 1, HEADER, HEADER + 5, HEADER + NONCE, HEADER + RECORD - 1]
+)
 def test_a_chunk_that_is_not_on_disk_whole_is_asked_for_again(folder, room, kept):
     fill(room.upload("ulm", LISTING), upto=2)
     os.truncate(file_of(folder), kept)
@@ -89,41 +144,46 @@ def test_the_same_upload_is_the_one_that_is_under_way(room):
     assert room.upload("ulm", Listing.of(CONTENT)) is upload
 
 
-def test_another_listing_begins_an_upload_anew_under_another_key(folder, room):
+def test_another_listing_begins_an_upload_anew(folder, room):
     fill(room.upload("ulm", LISTING))
     before = file_of(folder).read_bytes()
     other = CONTENT[:CHUNK] + os.urandom(CHUNK)
     upload = room.upload("ulm", Listing.of(other))
     assert upload.next == 0
     fill(upload, other)
-    after = file_of(folder).read_bytes()
-    assert after[HEADER : HEADER + CHUNK] != before[HEADER : HEADER + CHUNK]
+    after, header = file_of(folder).read_bytes(), len(upload.listing.packed)
+    assert after[header : header + CHUNK] != before[HEADER : HEADER + CHUNK]
     assert upload.read() == other
 
 
 @pytest.mark.parametrize(
-    ("number", "content", "said"),
+    ("pieces", "said"),
     [
-        (0, chunk(0), "chunk 0 of 3 of a blob came where 1 was expected"),
-        (2, chunk(2), "chunk 2 of 3 of a blob came where 1 was expected"),
-        (-1, chunk(1), "chunk -1 of 3"),
-        (1, chunk(1)[:-1], "chunk 1 has 1048575 bytes, not 1048576"),
-        (1, b"", "chunk 1 has 0 bytes"),
-        (1, chunk(0), "chunk 1 has another digest"),
+        ([chunk(0)], "chunk 1 has another digest"),
+        ([chunk(1)[:PIECE], chunk(1)[:-PIECE]], "chunk 1 has another digest"),
+        ([chunk(1) + b"x"], "chunk 1 has more than 1048576 bytes"),
+        ([chunk(1)[:PIECE], chunk(1)], "chunk 1 has more than"),
     ],
 )
-def test_a_chunk_that_is_not_the_next_of_the_listing_changes_nothing(room, number, content, said):
+def test_a_chunk_that_is_not_the_listings_has_not_arrived(folder, room, pieces, said):
     upload = fill(room.upload("ulm", LISTING), upto=1)
+    writer = upload.writer()
+    for piece in pieces[:-1]:
+        writer.write(piece)
     with pytest.raises(ProtocolError, match=said):
-        upload.write(number, content)
+        writer.write(pieces[-1])
+    with pytest.raises(ProtocolError, match="another connection"):
+        writer.write(chunk(1))
     assert upload.next == 1
+    assert Spool(folder).room("heart-1", 3).upload("ulm", LISTING).next == 1
     assert fill(upload).read() == CONTENT
 
 
-def test_a_chunk_after_the_last_is_refused(room):
+def test_what_comes_behind_the_last_chunk_is_refused(room):
     upload = fill(room.upload("ulm", LISTING))
-    with pytest.raises(ProtocolError, match="chunk 3 of 3"):
-        upload.write(3, b"more")
+    with pytest.raises(ProtocolError, match="behind the last chunk"):
+        upload.writer().write(b"more")
+    assert upload.read() == CONTENT
 
 
 def test_an_upload_with_missing_chunks_cannot_be_finished(room):
@@ -148,7 +208,7 @@ def test_the_same_content_is_another_ciphertext_under_another_name(folder, room)
 
 
 @settings(max_examples=30)
-@given(st.integers(0, HEADER + 3 * TAG + len(CONTENT) - 1))
+@given(st.integers(0, HEADER + 3 * (NONCE + TAG) + len(CONTENT) - 1))
 def test_any_flipped_bit_is_noticed(tmp_path_factory, at):
     folder = tmp_path_factory.mktemp("spool")
     upload = fill(Spool(folder).room("heart-1", 3).upload("ulm", LISTING))
@@ -157,7 +217,7 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, at):
     stored[at] ^= 1
     path.write_bytes(stored)
     again = Spool(folder).room("heart-1", 3).upload("ulm", LISTING)
-    assert again.next == max(0, (at - HEADER)) // (CHUNK + TAG)
+    assert again.next == max(0, (at - HEADER)) // RECORD
     if at >= HEADER:  # the upload under way knows its key, and needs the header no more
         with pytest.raises(Damaged, match=f"chunk {again.next} of the upload"):
             upload.read()
@@ -165,23 +225,23 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, at):
 
 
 def test_a_discarded_upload_is_gone_and_its_late_chunks_fail(folder, room):
-    upload = fill(room.upload("ulm", LISTING), upto=1)
+    writer = fill(room.upload("ulm", LISTING), upto=1).writer()
     room.discard("ulm")
     room.discard("ulm")
     assert room.names() == []
     with pytest.raises(ProtocolError, match="has ended"):
-        upload.write(1, chunk(1))
+        writer.write(chunk(1))
     assert room.upload("ulm", LISTING).next == 0
 
 
 def test_an_upload_whose_place_was_taken_twice_writes_nothing_into_its_successors(room):
     other = Listing.of(CONTENT[::-1])
-    old = room.upload("ulm", LISTING)
+    old = room.upload("ulm", LISTING).writer()
     for listing, content in ((other, CONTENT[::-1]), (LISTING, CONTENT)):
         new = room.upload("ulm", listing)
         with pytest.raises(ProtocolError, match="has ended"):
-            old.write(0, chunk(0))
-        new.write(0, content[: listing.length(0)])
+            old.write(chunk(0))
+        new.writer().write(content[: listing.length(0)])
         assert new.read() == content[: listing.length(0)]
 
 
@@ -277,10 +337,10 @@ def test_a_chunk_for_which_there_is_no_disk_can_be_sent_again(room):
     upload = fill(room.upload("ulm", LISTING), upto=1)
     old, size = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.RLIMIT_FSIZE
     soft, hard = resource.getrlimit(size)
-    resource.setrlimit(size, (HEADER + CHUNK + 5_000, hard))
+    resource.setrlimit(size, (HEADER + RECORD + 5_000, hard))
     try:
         with pytest.raises(OSError, match="too large"):
-            upload.write(1, chunk(1))
+            upload.writer().write(chunk(1))
     finally:
         resource.setrlimit(size, (soft, hard))
         signal.signal(signal.SIGXFSZ, old)

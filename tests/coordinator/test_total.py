@@ -113,8 +113,9 @@ def frame_of(read: Specification, share: Share) -> bytes:
 
 def upload(room: Room, site: str, content: bytes):
     found = room.upload(site, Listing.of(content))
+    writer = found.writer()
     for number in range(len(found.listing.chunks)):
-        found.write(number, content[number * CHUNK :][:CHUNK])
+        writer.write(content[number * CHUNK :][:CHUNK])
     return found
 
 
@@ -373,8 +374,9 @@ def chunks(frame):
 
 listing = Listing(share.size, tuple(hashlib.sha256(c).digest() for c in chunks(share)))
 upload = room.upload("ulm", listing)
-for number, chunk in enumerate(chunks(share)):
-    upload.write(number, chunk)
+writer = upload.writer()
+for chunk in chunks(share):
+    writer.write(chunk)
 with blobs.writer() as writer:
     for chunk in chunks(model):
         writer.write(chunk)

@@ -27,10 +27,10 @@ def tensors(bound: BoundPipeline) -> dict[str, np.ndarray]:
     return {name: np.zeros(n, dtype) for name, dtype, n in share_frame(bound).tensors}
 
 
-def look(bound: BoundPipeline, content: bytearray) -> str | None:
+def look(bound: BoundPipeline, content: bytearray, size: int = CHUNK) -> str | None:
     inspection = Inspection(bound)
-    for number, at in enumerate(range(0, len(content), CHUNK)):
-        inspection.look(number, content[at : at + CHUNK])
+    for at in range(0, len(content), size):
+        inspection.look(at, content[at : at + size])
     return inspection.verdict()
 
 
@@ -136,6 +136,34 @@ def test_a_share_of_several_chunks_is_judged_as_a_whole():
     assert look(bound, share_frame(bound).pack(share)) == "model: the L2 norm is above 1"
     share["model"][[150_000, last]] = np.nan, 0.0
     assert "not finite" in (look(bound, share_frame(bound).pack(share)) or "")
+
+
+@pytest.mark.parametrize("size", [64, 2**16, 2**19])
+def test_a_share_is_judged_alike_in_whatever_pieces_it_comes(size):
+    wide = Layout.build("float64", [("w", (300_000,), "trainable")])
+    bound = bind(Clip(1.0), layout=wide)
+    for third, said in ((0.57, None), (0.6, "model: the L2 norm is above 1")):
+        share = tensors(bound)
+        share["model"][[0, 150_000, 299_999]] = 0.57, 0.57, third
+        assert look(bound, share_frame(bound).pack(share), size) == said
+
+
+def test_a_chunk_that_comes_again_is_judged_by_what_came_last():
+    wide = Layout.build("float64", [("w", (300_000,), "trainable")])
+    bound = bind(Clip(1.0), layout=wide)
+    share = tensors(bound)
+    share["model"][[0, 140_000]] = 0.6
+    good = bytes(share_frame(bound).pack(share))
+    share["model"][140_000] = np.nan
+    bad = bytes(share_frame(bound).pack(share))
+    for sent, again, said in ((bad, good, None), (good, good, None), (good, bad, "not finite")):
+        inspection = Inspection(bound)
+        inspection.look(0, sent[:CHUNK])
+        for content in (sent[: CHUNK + 2**18], again):  # the second chunk is cut, and comes again
+            for at in range(CHUNK, len(content), 2**16):
+                inspection.look(at, content[at : at + 2**16])
+        verdict = inspection.verdict()
+        assert verdict is None if said is None else said in (verdict or "")
 
 
 def test_a_header_longer_than_a_chunk_is_compared_to_its_end():

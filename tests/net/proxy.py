@@ -62,13 +62,18 @@ class Line(Proxy):
     def __init__(self, port, *, cut_after=None, per_second=None, silent=False):
         super().__init__()
         self._target, self._cut_after, self._per_second = port, cut_after, per_second
-        self._silent = silent
+        self._silent, self._allowances = silent, list[Allowance]()
+
+    @property
+    def passed(self):
+        """The bytes that have passed, of all connections and both ways."""
+        return sum(allowance.passed for allowance in self._allowances)
 
     async def serve(self, reader, writer):
         if self._silent:
             await asyncio.Event().wait()
         there = await asyncio.open_connection("127.0.0.1", self._target)
-        allowance = Allowance(self._cut_after, self._per_second)
+        self._allowances.append(allowance := Allowance(self._cut_after, self._per_second))
         await both(allowance, (reader, there[1]), (there[0], writer))
 
 

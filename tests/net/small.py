@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hanse.core.listing import CHUNK, Listing
-from hanse.errors import HanseError, ProtocolError
+from hanse.errors import HanseError
 from hanse.net.authority import Authority, make_request, server_context
-from hanse.net.bodies import blob_response, chunks_of, read_body
+from hanse.net.bodies import IncomingBlob, blob_response, read_body
 from hanse.net.client import Connection
 from hanse.net.guard import Limits
 from hanse.net.keys import IdentityKey, verify
@@ -43,6 +43,7 @@ class Small:
         self.site_files = self.site_certificate()
         self.windows, self.challenges = {}, set()
         self.blobs, self.uploads, self.uploading, self.puts = {}, {}, {}, 0
+        self.size = 0  # of the blob that an upload has to be
         self.begun = threading.Event()  # a request to /v1/wait has begun
         self.ended = []  # how requests to /v1/wait ended
         routes = [
@@ -57,7 +58,6 @@ class Small:
             Route("/v1/echo", self.echo, methods=["POST"]),
             Route("/v1/forged", self.forged, methods=["POST"]),
             Route("/v1/blobs/{blob}/chunks/{first:int}", self.blob),
-            Route("/v1/runs/{run}/{round}/{kind}", self.announce, methods=["POST"]),
             Route("/v1/runs/{run}/{round}/{kind}/chunks/{first:int}", self.put, methods=["PUT"]),
         ]
         self.app = Starlette(routes=routes, exception_handlers={HanseError: self.problem})
@@ -163,10 +163,9 @@ class Small:
     async def chunked(self, request):
         """Say what came of a blob of so many bytes: the digest of its chunks together."""
         size, hashed = request.path_params["size"], hashlib.sha256()
-        async for _, chunk in chunks_of(
-            request, Listing(size, (bytes(32),) * -(-size // CHUNK)), 0
-        ):
-            hashed.update(chunk)
+        incoming = IncomingBlob(request, size, 0, 2**18)
+        while piece := await incoming.piece():
+            hashed.update(piece)
             await asyncio.sleep(0.1)  # more comes while nobody reads
         return JSONResponse(hashed.hexdigest())
 
@@ -203,30 +202,21 @@ class Small:
         chunks = (content[start : start + CHUNK] for start in starts)
         return blob_response(listing, first, chunks)
 
-    def standing(self, request, path):
-        """The answer to an upload: what is missing, or the receipt."""
-        listing, chunks = self.uploading[path]
+    async def put(self, request):
+        self.puts += 1
+        path, _, _ = request.url.path.partition("/chunks/")
+        id, first = request.headers["hanse-digest"], request.path_params["first"]
+        self.admit(request, id)
+        incoming = IncomingBlob(request, self.size, first, 2**18)
+        listing = await incoming.listing(id)
+        chunks, chunk = self.uploading.setdefault(path, []), bytearray()
+        while first == len(chunks) and (piece := await incoming.piece()):
+            chunk += piece
+            if len(chunk) == listing.length(first):
+                assert digest_of(chunk) == listing.chunks[first].hex()
+                chunks.append(bytes(chunk))
+                chunk, first = bytearray(), first + 1
         if len(chunks) < len(listing.chunks):
             return self.said(request, {"from": len(chunks), "state": "missing"})
         self.uploads[path] = b"".join(chunks)
         return self.said(request, {"receipt": RECEIPT, "state": "taken"})
-
-    async def announce(self, request):
-        body = await read_body(request, 2**20)
-        self.admit(request, digest_of(body))
-        told, path = json.loads(body)["listing"], request.url.path
-        listing = Listing(told["size"], tuple(map(bytes.fromhex, told["chunks"])))
-        self.uploading.setdefault(path, (listing, []))
-        return self.standing(request, path)
-
-    async def put(self, request):
-        self.puts += 1
-        path, _, _ = request.url.path.partition("/chunks/")
-        listing, chunks = self.uploading[path]
-        self.admit(request, request.headers["hanse-digest"])
-        if request.headers["hanse-digest"] != listing.id:
-            raise ProtocolError("another blob")
-        async for number, chunk in chunks_of(request, listing, request.path_params["first"]):
-            if number == len(chunks) and digest_of(chunk) == listing.chunks[number].hex():
-                chunks.append(bytes(chunk))
-        return self.standing(request, path)

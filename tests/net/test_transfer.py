@@ -27,6 +27,11 @@ def port(small):
         yield server.port
 
 
+def send(small, line, content, source=None):
+    small.size = len(content)
+    return upload(line, PATH, content if source is None else source, Listing.of(content))
+
+
 @pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK])
 def test_a_blob_arrives_as_it_is_whatever_its_size(small, port, tmp_path, size):
     content = secrets.token_bytes(size)
@@ -42,7 +47,7 @@ def test_a_source_is_taken_as_it_is_whatever_its_size(small, port, tmp_path, siz
     content = secrets.token_bytes(size)
     (source := tmp_path / "share").write_bytes(content)
     given = source if kind == "file" else bytearray(content)
-    assert upload(small.sign(port), PATH, {}, given, Listing.of(content)) == RECEIPT
+    assert send(small, small.sign(port), content, given) == RECEIPT
     assert small.uploads[PATH] == content
     assert small.puts == 1
 
@@ -58,7 +63,7 @@ def test_a_download_goes_on_over_a_line_that_is_cut_every_3_mb(small, port, tmp_
 def test_an_upload_goes_on_over_a_line_that_is_cut_every_3_mb(small, port):
     content = secrets.token_bytes(20 * MB)
     with Line(port, cut_after=3 * MB) as line:
-        assert upload(small.sign(line.port), PATH, {}, content, Listing.of(content)) == RECEIPT
+        assert send(small, small.sign(line.port), content) == RECEIPT
         assert line.connections >= 7
     assert small.uploads[PATH] == content
 
@@ -80,7 +85,7 @@ def test_a_transfer_over_1_mb_a_second_takes_as_long_as_its_bytes_take(small, po
         start = time.monotonic()
         download(small.sign(line.port), small.hold(content), tmp_path / "model")
         assert 0.9 < time.monotonic() - start < 3
-        assert upload(small.sign(line.port), PATH, {}, content, Listing.of(content)) == RECEIPT
+        assert send(small, small.sign(line.port), content) == RECEIPT
 
 
 def test_what_came_before_a_restart_is_used_if_it_is_right(small, port, tmp_path):
@@ -130,11 +135,22 @@ def test_an_upload_whose_session_is_lost_between_two_requests_goes_on(small, por
     signed, content = small.sign(port), secrets.token_bytes(2 * CHUNK)
     signed.request("POST", "/v1/echo", {})
     small.windows.clear()  # the coordinator was started again
-    assert upload(signed, PATH, {}, content, Listing.of(content)) == RECEIPT
+    assert send(small, signed, content) == RECEIPT
 
 
-def test_a_taken_upload_is_not_sent_again(small, port):
-    signed, content = small.sign(port), secrets.token_bytes(CHUNK)
-    upload(signed, PATH, {}, content, Listing.of(content))
-    assert upload(signed, PATH, {}, content, Listing.of(content)) == RECEIPT
-    assert small.puts == 1
+def test_a_taken_upload_that_is_sent_again_gets_the_same_receipt(small, port):
+    signed, content = small.sign(port), secrets.token_bytes(20 * CHUNK)
+    send(small, signed, content)
+    with Line(port) as line:
+        assert send(small, small.sign(line.port), content) == RECEIPT
+        assert line.passed < 10 * CHUNK
+    assert small.uploads[PATH] == content
+
+
+def test_what_is_there_of_an_upload_is_not_sent_again(small, port):
+    content = secrets.token_bytes(20 * CHUNK)
+    small.uploading[PATH] = [content[at : at + CHUNK] for at in range(0, 18 * CHUNK, CHUNK)]
+    with Line(port) as line:
+        assert send(small, small.sign(line.port), content) == RECEIPT
+        assert line.passed < 15 * CHUNK
+    assert small.uploads[PATH] == content

@@ -19,8 +19,6 @@ from hanse.errors import ProtocolError
 
 ID = re.compile("[0-9a-f]{64}")
 SUFFIX = ".listing"
-PIECE = 2**18
-"""What a peer is given at once: what it has not read yet lies encrypted in memory."""
 
 
 class Damaged(OSError):
@@ -78,8 +76,8 @@ class BlobStore:
         self._path(id).stat()
         return self._chunks(listing, first)
 
-    def unverified(self, id: str, first: int = 0) -> Iterator[memoryview]:
-        """Return the bytes of :meth:`open_chunks`, in pieces, for a peer that verifies.
+    def unverified(self, id: str, first: int, piece: int) -> Iterator[memoryview]:
+        """Return the bytes of :meth:`open_chunks`, ``piece`` at once, for a peer that verifies.
 
         Nothing is copied: the disk is read where a chunk is used. A site checks each chunk against
         the id: hashing them here too would cost a large model more than its encryption.
@@ -87,13 +85,13 @@ class BlobStore:
         listing = self.listing(id)
         mapped = self._mapped(listing)
 
-        def chunks() -> Iterator[memoryview]:
+        def pieces() -> Iterator[memoryview]:
             view = memoryview(mapped)
-            for start in range(first * CHUNK, listing.size, PIECE):
-                yield view[start : start + PIECE]
-                let_go(mapped, start, start + PIECE)
+            for start in range(first * CHUNK, listing.size, piece):
+                yield view[start : start + piece]
+                let_go(mapped, start, start + piece)
 
-        return chunks()
+        return pieces()
 
     def map(self, id: str) -> memoryview:
         """Return a read-only view of the whole blob, which was verified; errors as ``listing``.

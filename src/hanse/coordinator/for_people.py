@@ -11,9 +11,8 @@ from hanse.coordinator.for_sites import number_of
 from hanse.coordinator.routes import Asked, in_thread
 from hanse.coordinator.why import status
 from hanse.core.canonical import Json
-from hanse.core.listing import Listing
 from hanse.errors import ConfigError, PipelineError
-from hanse.net.bodies import chunks_of
+from hanse.net.bodies import LEAST, IncomingBlob
 from hanse.net.invitations import new_token, secret_digest
 from hanse.net.problems import Conflict, Missing, NotTrusted
 from hanse.net.words import site_words
@@ -47,30 +46,32 @@ async def login(asked: Asked) -> Json:
 async def submit(asked: Asked) -> Json:
     """Take a run; its initial model comes next."""
     body, office = asked.body, asked.office
-    listing = Listing(body.listing.size, tuple(map(bytes.fromhex, body.listing.chunks)))
     try:
         id = await in_thread(
             office.runs.draft,
             asked.who.name,
             body.spec,
             body.layout,
-            listing,
+            body.model,
             office.registry.roster,
         )
     except (ConfigError, PipelineError) as error:
         return {"state": "refused", "said": str(error), "hint": error.hint}
-    return {"state": "missing", "from": 0, "run": id}
+    return {"state": "missing", "run": id}
 
 
 async def submit_chunks(asked: Asked) -> Json:
-    """Take the chunks of a submission's initial model."""
+    """Take a submission's initial model: its listing, and its chunks from one on."""
     runs, id = asked.office.runs, asked.path["run"]
-    draft = runs.drafted(id, asked.who.name)
-    first = number_of(asked.path["first"])
-    async for number, chunk in chunks_of(asked.request, draft.listing, first):
-        await in_thread(runs.take_chunk, draft, number, chunk)
+    draft, first = runs.drafted(id, asked.who.name), number_of(asked.path["first"])
+    incoming = IncomingBlob(asked.request, draft.frame.size, first, LEAST)
+    listing = await incoming.listing(draft.model)
+    if draft.next == first:
+        draft.begin()
+        while piece := await incoming.piece():
+            await in_thread(draft.take, listing, piece)
     if await in_thread(runs.submitted, id, draft):
-        return {"state": "taken", "run": id}
+        return {"state": "taken", "receipt": {"run": id}}
     return {"state": "missing", "from": draft.next}
 
 

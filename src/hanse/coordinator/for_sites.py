@@ -6,15 +6,19 @@ from time import time
 
 from starlette.responses import Response
 
+from hanse.coordinator.live import Key
+from hanse.coordinator.receiving import Receiving
 from hanse.coordinator.routes import Asked, in_thread
 from hanse.core.canonical import Json, digest, encode
-from hanse.core.listing import Listing
 from hanse.errors import ProtocolError
-from hanse.net.bodies import blob_response, chunks_of
+from hanse.net.bodies import IncomingBlob, blob_response, piece_size
 from hanse.net.invitations import secret_digest
 from hanse.net.keys import is_public
 from hanse.net.problems import Missing, NotTrusted
 from hanse.net.signing import digest_of
+
+MOST_UNREAD = 2**18
+"""What a peer is given at once, at most: what it has not read yet lies encrypted in memory."""
 
 
 async def about(asked: Asked) -> Json:
@@ -106,57 +110,59 @@ async def specification(asked: Asked) -> Json:
 
 
 async def answer(asked: Asked) -> Json:
-    """Take an answer, or the announcement of one."""
+    """Take an answer that is JSON."""
     live = asked.office.runs.of(asked.path["run"]).live
-    told = asked.body.listing
-    listing = None
-    if told is not None:
-        listing = Listing(told.size, tuple(bytes.fromhex(chunk) for chunk in told.chunks))
     try:
         encode(asked.body.body)
     except (ValueError, TypeError) as error:
         raise ProtocolError("a body without canonical JSON") from error
-    return await in_thread(
-        live.answer, asked.who.name, _round(asked), asked.path["kind"], asked.body.body, listing
-    )
+    return await in_thread(live.answer, _key(asked), asked.body.body)
 
 
 async def answer_chunks(asked: Asked) -> Json:
-    """Take the chunks of an announced answer, from one on."""
-    live = asked.office.runs.of(asked.path["run"]).live
-    key = asked.who.name, _round(asked), asked.path["kind"]
-    expected = live.expected(*key)
-    if asked.request.headers.get("hanse-digest") != expected.upload.listing.id:
-        raise ProtocolError("chunks of another blob than the one that was announced")
-    first = number_of(asked.path["first"])
-    async for number, chunk in chunks_of(asked.request, expected.upload.listing, first):
-        await in_thread(expected.take, number, chunk)
-    return await in_thread(live.progress, key, expected)
+    """Take an answer that is a blob: its listing, and its chunks from one on."""
+    live, key = asked.office.runs.of(asked.path["run"]).live, _key(asked)
+    first, piece = number_of(asked.path["first"]), piece_size(len(live.course.members))
+    incoming = IncomingBlob(asked.request, live.size_of(key[2]), first, piece)
+    listing = await incoming.listing(asked.request.headers.get("hanse-digest", ""))
+    found: Receiving | dict[str, Json] = await in_thread(live.receive, key, listing)
+    if not isinstance(found, Receiving):
+        return found
+    if found.upload.next == first:
+        writer = found.writer()
+        while came := await incoming.piece():
+            await in_thread(found.take, writer, came)
+    return await in_thread(live.progress, key, found)
 
 
 async def blob(asked: Asked) -> Response:
     """Give a blob of a run that the sender takes part in, or may see."""
     office, id = asked.office, asked.path["blob"]
-    if not _may_read(asked, id):
+    readers = _readers(asked, id)
+    if not readers:
         raise Missing("no such blob")
     try:
         listing, first = office.blobs.listing(id), number_of(asked.path["first"])
-        return blob_response(listing, first, office.blobs.unverified(id, first))
+        piece = min(piece_size(2 * readers), MOST_UNREAD)
+        return blob_response(listing, first, office.blobs.unverified(id, first, piece))
     except FileNotFoundError:
         raise Missing("no such blob") from None
 
 
-def _may_read(asked: Asked, id: str) -> bool:
-    records = [*asked.office.runs.records.values()]
-    if asked.who.role == "site":
-        records = [r for r in records if asked.who.name in r.live.course.members]
-    elif asked.who.role == "researcher":
-        records = [r for r in records if r.by == asked.who.name]
-    return any(id in record.live.readable for record in records)
+def _readers(asked: Asked, id: str) -> int:
+    """Return how many sites may read a blob that the sender may; 0 if it must not."""
+    lives = [
+        record.live
+        for record in [*asked.office.runs.records.values()]
+        if (asked.who.role == "site" and asked.who.name in record.live.course.members)
+        or (asked.who.role == "researcher" and record.by == asked.who.name)
+        or asked.who.role in ("viewer", "operator")
+    ]
+    return sum(len(live.course.members) for live in lives if id in live.readable)
 
 
-def _round(asked: Asked) -> int:
-    return number_of(asked.path["round"])
+def _key(asked: Asked) -> Key:
+    return asked.who.name, number_of(asked.path["round"]), asked.path["kind"]
 
 
 def number_of(text: str) -> int:

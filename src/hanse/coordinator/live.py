@@ -23,8 +23,9 @@ from hanse.core.canonical import Json, digest
 from hanse.core.frames import share_frame
 from hanse.core.intake import Inspection
 from hanse.core.listing import Listing
+from hanse.core.pipeline import BoundPipeline
 from hanse.errors import ProtocolError
-from hanse.net.problems import Conflict, Missing, TooLarge
+from hanse.net.problems import Conflict
 
 Key = tuple[str, int, str]
 """(site, round, kind): what names one answer of a run."""
@@ -208,35 +209,47 @@ class LiveRun:
         """Return what a site is asked now, as it travels."""
         return [asked.json(self.id) for asked in course.assignments(self.course, site)]
 
-    def answer(
-        self, site: str, round: int, kind: str, body: Mapping[str, Json], listing: Listing | None
-    ) -> dict[str, Json]:
-        """Take an answer, or its announcement; return what docs/protocol.md §6 says."""
-        told: dict[str, Json] = {
-            "run": self.id,
-            "round": round,
-            "kind": kind,
-            "body": body,
-            "blob": None if listing is None else listing.id,
-        }
-        mark, key = digest(told), (site, round, kind)
+    def answer(self, key: Key, body: Mapping[str, Json]) -> dict[str, Json]:
+        """Take an answer without a blob; return what docs/protocol.md §6 says."""
+        mark = self._mark(key, body, None)
         with self.lock:
-            known = self._known(key)
-            if known is None and not course.is_late(self.course, kind, round):
-                asked = course.assignments(self.course, site)
-                if not any((one.kind, one.round) == (kind, round) for one in asked):
-                    raise ProtocolError(f"{site}: {kind} of round {round} was not asked")
-                if listing is None:
-                    known = self._queue(self._event(site, round, kind, mark, body))
-                else:
-                    receiving = self._announced(key, mark, listing)
-            elif known is None:
-                known = self._queue(self._late(key, mark))
-        if known is None:
-            return self.progress(key, receiving)  # pyright: ignore[reportPossiblyUnboundVariable]
+            known = self._known(key) or self._too_late(key, mark)
+            if known is None:
+                self._check_asked(key)
+                known = self._queue(self._event(*key, mark, body))
+        return self._told(key, known, mark)
+
+    def receive(self, key: Key, listing: Listing) -> Receiving | dict[str, Json]:
+        """Return where the blob of an answer goes; or what the site is told, if it goes nowhere."""
+        mark = self._mark(key, {}, listing.id)
+        with self.lock:
+            known = self._known(key) or self._too_late(key, mark)
+            if known is None:
+                self._check_asked(key)
+                found = self.receiving.get(key)
+                if found is None or found.upload.listing.id != listing.id:
+                    upload = self.room(key[1], key[2]).upload(key[0], listing)
+                    found = Receiving(mark, upload, Inspection(self._bound(key[2])))
+                    self.receiving[key] = found
+                return found
+        return self._told(key, known, mark)
+
+    def _mark(self, key: Key, body: Mapping[str, Json], blob: str | None) -> str:
+        """Return the digest of an answer."""
+        _, round, kind = key
+        return digest({"run": self.id, "round": round, "kind": kind, "body": body, "blob": blob})
+
+    def _check_asked(self, key: Key) -> None:
+        site, round, kind = key
+        asked = course.assignments(self.course, site)
+        if not any((one.kind, one.round) == (kind, round) for one in asked):
+            raise ProtocolError(f"{site}: {kind} of round {round} was not asked")
+
+    def _told(self, key: Key, known: "dict[str, Json] | Queued", mark: str) -> dict[str, Json]:
+        """Return what is told of an answer that is there; Conflict if that is another one."""
         receipt = self._settled(known)
         if receipt["digest"] != mark:
-            raise Conflict(f"{site}: another {kind} of round {round} is there already")
+            raise Conflict(f"{key[0]}: another {key[2]} of round {key[1]} is there already")
         return _taken(receipt)
 
     def _known(self, key: Key) -> "dict[str, Json] | Queued | None":
@@ -247,45 +260,30 @@ class LiveRun:
         """Return the receipt; the caller does not hold the lock, so that others go on."""
         return self._durable(known) if isinstance(known, Queued) else known
 
+    def _too_late(self, key: Key, mark: str) -> "Queued | None":
+        late = course.is_late(self.course, key[2], key[1])
+        return self._queue(self._late(key, mark)) if late else None
+
     def _late(self, key: Key, mark: str) -> events.Event:
         site, round, kind = key
         reason = f"late: round {round} has ended"
         return events.Late(site, round, kind, mark, reason, self.clock.now())
 
-    def _announced(self, key: Key, mark: str, listing: Listing) -> Receiving:
-        site, round, kind = key
-        inspection = self._inspection(kind)
-        if listing.size != inspection.frame.size:
-            size = inspection.frame.size
-            raise TooLarge(f"{site}: {listing.size} bytes, and the spec says {size}")
-        found = self.receiving.get(key)
-        if found is None or found.upload.listing.id != listing.id:
-            upload = self.room(round, kind).upload(site, listing)
-            found = self.receiving[key] = Receiving(mark, upload, inspection)
-            for number, chunk in enumerate(upload.chunks()):
-                found.inspection.look(number, chunk)
-        found.digest = mark
-        return found
+    def size_of(self, kind: str) -> int:
+        """Return the bytes of the blob that answers ``kind``; ProtocolError if none does."""
+        return share_frame(self._bound(kind)).size
 
-    def _inspection(self, kind: str) -> Inspection:
-        spec = self.read.spec
+    def _bound(self, kind: str) -> BoundPipeline:
         if kind not in ("train", "evaluate"):
-            raise ProtocolError(f"{kind} has no frame")
-        return Inspection(spec.bound if kind == "train" else spec.tally)
+            raise ProtocolError(f"{kind} is not answered by a blob")
+        return self.read.spec.bound if kind == "train" else self.read.spec.tally
 
     def room(self, round: int, kind: str) -> Room:
         """Return the room of what arrives in a round: updates and counts are kept apart."""
         return self.spool.room(self.id, 2 * round + (kind == "evaluate"))
 
-    def expected(self, site: str, round: int, kind: str) -> Receiving:
-        """Return the announced answer whose chunks a site sends; Missing if there is none."""
-        found = self.receiving.get((site, round, kind))
-        if found is None:
-            raise Missing(f"{site}: {kind} of round {round} was not announced")
-        return found
-
     def progress(self, key: Key, receiving: Receiving) -> dict[str, Json]:
-        """Return what is missing of an announced answer; take it when nothing is."""
+        """Return what is missing of an answer; take it when nothing is."""
         with receiving.lock:
             if not receiving.upload.is_complete:
                 return {"state": "missing", "from": receiving.upload.next}
@@ -294,7 +292,7 @@ class LiveRun:
         with self.lock:
             known = self._known(key)
             if known is None and self.receiving.get(key) is not receiving:
-                raise ProtocolError(f"{key[0]}: another answer was announced meanwhile")
+                raise ProtocolError(f"{key[0]}: another answer came meanwhile")
             if known is None:
                 self.receiving.pop(key)
                 is_late = course.is_late(self.course, key[2], key[1])

@@ -86,17 +86,17 @@ ANSWERS: Mapping[str, Schema] = {
     "roster": closed(roster=ROSTER),
     "poll": closed(assignments=many(ASSIGNMENT), version=HEX64),
     "specification": closed(spec=TEXT, layout=ANY, simulated=TRUTH, roster=ROSTER),
-    "answer": {"oneOf": [MISSING, RECEIPT]},
+    "answer": RECEIPT,
     "answer_chunks": {"oneOf": [MISSING, RECEIPT]},
     "blob": {"media": "application/octet-stream"},
     "runs": closed(runs=many(closed(**STATUS))),
     "submit": {
         "oneOf": [
-            closed(state={"const": "missing"}, run=TEXT, **{"from": WHOLE}),
+            closed(state={"const": "missing"}, run=TEXT),
             closed(state={"const": "refused"}, said=TEXT, hint=TEXT),
         ]
     },
-    "submit_chunks": {"oneOf": [MISSING, closed(state={"const": "taken"}, run=TEXT)]},
+    "submit_chunks": {"oneOf": [MISSING, RECEIPT]},
     "run": closed(
         **STATUS, why=many(TEXT), news=TEXT,
         members={"type": "object", "additionalProperties": MEMBER},

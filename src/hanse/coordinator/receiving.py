@@ -1,25 +1,35 @@
-"""An answer on its way in: its chunks go to the spool, and are looked at as they pass."""
+"""An answer on its way in: it goes to the spool, and is looked at as it passes."""
 
 import threading
 from dataclasses import dataclass, field
 
-from hanse.coordinator.spool import Upload
+from hanse.coordinator.uploads import Upload, Writer
 from hanse.core.intake import Inspection
+from hanse.core.listing import CHUNK
 
 
 @dataclass
 class Receiving:
-    """One announced answer: where its chunks go, and what they showed."""
+    """One answer: where it goes, and what it showed so far."""
 
     digest: str
     upload: Upload
     inspection: Inspection
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, number: int, chunk: "bytes | bytearray | memoryview") -> None:
-        """Keep and inspect a chunk; one that is there already changes nothing."""
+    def __post_init__(self) -> None:
+        """Look at what came before a restart."""
+        for number, chunk in enumerate(self.upload.chunks()):
+            self.inspection.look(number * CHUNK, chunk)
+
+    def writer(self) -> Writer:
+        """Return what takes the bytes of one connection; that of another takes nothing more."""
         with self.lock:
-            if number < self.upload.next:
-                return
-            self.upload.write(number, chunk)
-            self.inspection.look(number, chunk)
+            return self.upload.writer()
+
+    def take(self, writer: Writer, piece: "bytes | bytearray | memoryview") -> None:
+        """Keep and inspect the next bytes; errors as of ``Writer.write``."""
+        with self.lock:
+            at = writer.at
+            writer.write(piece)
+            self.inspection.look(at, piece)

@@ -1,9 +1,11 @@
 """All runs of a coordinator: submissions on their way in, a queue, and those that are under way."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hanse.config.specification import Specification, read_layout, read_spec
@@ -13,8 +15,8 @@ from hanse.coordinator.journal import Journal
 from hanse.coordinator.live import LiveRun
 from hanse.coordinator.spool import Spool
 from hanse.core.canonical import Json, encode
-from hanse.core.frames import model_frame
-from hanse.core.listing import Listing
+from hanse.core.frames import Frame, model_frame
+from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ConfigError, ProtocolError
 from hanse.net.problems import Missing, TooLarge
 
@@ -24,15 +26,45 @@ MOST_MODEL = 2**36
 
 @dataclass
 class Draft:
-    """A submission whose initial model is arriving."""
+    """A submission whose initial model, the blob ``model``, is arriving: chunk ``next`` of it."""
 
     by: str
     document: str
     read: Specification
-    listing: Listing
+    model: str
     writer: BlobWriter
     next: int = 0
+    chunk: bytearray = field(default_factory=bytearray)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What the model must be."""
+        return model_frame(self.read.spec.layout)
+
+    def begin(self) -> None:
+        """Forget what came of chunk ``next``: it comes again."""
+        with self.lock:
+            self.chunk.clear()
+
+    def take(self, listing: Listing, piece: bytes | bytearray | memoryview) -> None:
+        """Keep the next bytes of the model; ProtocolError for a chunk that is not the listing's."""
+        with self.lock:
+            if self.next == len(listing.chunks):
+                raise ProtocolError("the initial model is there already")
+            self.chunk += piece
+            if len(self.chunk) >= listing.length(self.next):
+                chunk, self.chunk = self.chunk, bytearray()
+                self._check(listing, chunk)
+                self.writer.write(chunk)
+                self.next += 1
+
+    def _check(self, listing: Listing, chunk: bytearray) -> None:
+        if hashlib.sha256(chunk).digest() != listing.chunks[self.next]:
+            raise ProtocolError(f"chunk {self.next} of the initial model is not the listing's")
+        header = b"" if self.next else self.frame.header
+        if bytes(chunk[: len(header)]) != header[: len(chunk)]:
+            raise ProtocolError("the initial model is not the frame of the spec's layout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +151,10 @@ class Runs:
         by: str,
         spec: str,
         layout: Mapping[str, Any],
-        listing: Listing,
+        model: str,
         roster: Sequence[Mapping[str, str]],
     ) -> str:
-        """Take a submission whose model is still to come; return the run's id.
+        """Take a submission whose model, the blob ``model``, is still to come; return the run's id.
 
         ``roster`` is pinned to the run: who joins later takes part from the next one. ConfigError,
         PipelineError or ProtocolError for a run that cannot be deployed here.
@@ -130,15 +162,15 @@ class Runs:
         read = read_spec(spec, read_layout(dict(layout)))
         check_deployable(read, {site["name"] for site in roster}, simulated=self.simulated)
         size = model_frame(read.spec.layout).size
-        if listing.size != size or size > MOST_MODEL:
-            raise TooLarge(f"an initial model of {listing.size} bytes, and the spec says {size}")
+        if size > MOST_MODEL:
+            raise TooLarge(f"an initial model of {size} bytes, and {MOST_MODEL} are the most")
         told: dict[str, Json] = {"layout": layout, "spec": spec, "simulated": self.simulated}
         document = encode({**told, "roster": roster})
         with self._lock:
             if len(self._drafts) >= MOST_DRAFTS:
                 self._drafts.pop(next(iter(self._drafts))).writer.abandon()
             id = self._fresh(read.spec.name)
-            self._drafts[id] = Draft(by, document, read, listing, self.blobs.writer())
+            self._drafts[id] = Draft(by, document, read, model, self.blobs.writer())
             return id
 
     def _fresh(self, name: str) -> str:
@@ -154,26 +186,10 @@ class Runs:
             raise Missing(f"there is no submission {id[:120]}")
         return draft
 
-    def take_chunk(self, draft: Draft, number: int, chunk: bytes | bytearray) -> None:
-        """Keep a chunk of an initial model; ProtocolError for one that is not the listing's."""
-        import hashlib
-
-        with draft.lock:
-            if number != draft.next:
-                return
-            if hashlib.sha256(chunk).digest() != draft.listing.chunks[number]:
-                raise ProtocolError(f"chunk {number} of the initial model is not the listing's")
-            if number == 0:
-                header = model_frame(draft.read.spec.layout).header
-                if bytes(chunk[: len(header)]) != header:
-                    raise ProtocolError("the initial model is not the frame of the spec's layout")
-            draft.writer.write(chunk)
-            draft.next += 1
-
     def submitted(self, id: str, draft: Draft) -> bool:
         """Let a submission become a run, if its model is whole; whether it is."""
         with draft.lock:
-            if draft.next < len(draft.listing.chunks):
+            if draft.next * CHUNK < draft.frame.size:
                 return False
             if id in self._drafts:
                 model = draft.writer.commit().id

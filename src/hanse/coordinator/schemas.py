@@ -57,26 +57,18 @@ class Poll(Body):
     doing: Annotated[str, StringConstraints(max_length=200)]
 
 
-class Chunks(Body):
-    """A listing in JSON."""
-
-    size: Annotated[int, Field(ge=1, le=2**40)]
-    chunks: Annotated[list[Hex64], Field(min_length=1, max_length=2**20)]
-
-
 class Answer(Body):
-    """A site's answer."""
+    """A site's answer that is JSON."""
 
     body: dict[str, Any]
-    listing: Chunks | None
 
 
 class Submission(Body):
-    """A run: its canonical spec, the layout of its model, and the listing of the initial model."""
+    """A run: its canonical spec, the layout of its model, the id of the initial model's blob."""
 
     spec: Annotated[str, StringConstraints(max_length=8 * 2**20)]
     layout: dict[str, Any]
-    listing: Chunks
+    model: Hex64
 
 
 class Invite(Body):

@@ -25,7 +25,7 @@ TABLE: tuple[Route, ...] = (
     Route("GET", "/v1/roster", SITE, for_sites.roster),
     Route("POST", "/v1/poll", SITE, for_sites.poll, schemas.Poll),
     Route("GET", "/v1/runs/{run}/spec", SITE, for_sites.specification, owner=SITE_RUN),
-    Route("POST", ANSWER, SITE, for_sites.answer, schemas.Answer, SITE_RUN, 128 * MIB),
+    Route("POST", ANSWER, SITE, for_sites.answer, schemas.Answer, SITE_RUN),
     Route(
         "PUT", f"{ANSWER}/chunks/{{first}}", SITE, for_sites.answer_chunks, None, SITE_RUN,
         streams=True,

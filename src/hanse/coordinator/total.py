@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hanse.config.specification import Specification
 from hanse.coordinator.blobs import BlobStore
-from hanse.coordinator.spool import Upload
+from hanse.coordinator.uploads import Upload
 from hanse.core import seeds
 from hanse.core.accelerate import kernels_for
 from hanse.core.frames import DTYPES, Frame, model_frame

@@ -3,7 +3,7 @@
 The site's release gate asks before a share leaves, the coordinator before it is summed: the same
 checks, since neither believes the other. Nothing is repaired: a share is taken whole or refused.
 
-A share is looked at chunk by chunk, as it is hashed or received. Its norm is summed in float64 in
+A share is looked at piece by piece, as it is hashed or received. Its norm is summed in float64 in
 another order than a client's, whose clip leaves 2^-20 of room: far more than that can matter.
 """
 
@@ -22,14 +22,17 @@ from hanse.core.sums import norm
 
 
 class Inspection:
-    """What is known of a share so far. Mutable on purpose: it sees one chunk after another.
+    """What is known of a share so far. Mutable on purpose: it sees one piece after another.
+
+    A chunk may come again from its start, when a line was cut: what it showed before is forgotten.
 
     A reason to refuse names a limit of the spec and never a value of the share.
     """
 
     def __init__(self, bound: BoundPipeline) -> None:
         """Begin with nothing seen of a share that is to be summed by ``bound``."""
-        self.bound, self._squares, self._fault = bound, 0.0, ""
+        self.bound = bound
+        self._squares, self._faults = dict[int, float](), dict[int, str]()  # of each chunk
         self._scalars = np.zeros(bound.scalars_size, dtype=np.int64)
 
     @cached_property
@@ -37,34 +40,38 @@ class Inspection:
         """The frame that the share must be."""
         return share_frame(self.bound)
 
-    def look(self, number: int, chunk: Bytes) -> None:
-        """Look at chunk ``number`` of the frame's bytes, each once, in order.
+    def look(self, at: int, piece: Bytes) -> None:
+        """Look at the frame's bytes from byte ``at`` on: within a chunk, in order, from a multiple
+        of 64.
 
         The number of bytes is the caller's to compare, who knows it before the first of them comes.
         """
-        start, header = number * CHUNK, self.frame.header
-        if bytes(chunk[: max(0, len(header) - start)]) != header[start : start + len(chunk)]:
-            self._fault = "a frame with another header than the run's spec gives"
+        (chunk, within), header = divmod(at, CHUNK), self.frame.header
+        if within == 0:
+            self._squares.pop(chunk, None)
+            self._faults.pop(chunk, None)
+        if bytes(piece[: max(0, len(header) - at)]) != header[at : at + len(piece)]:
+            self._faults[chunk] = "a frame with another header than the run's spec gives"
             return
-        for name, first, view in self.frame.pieces(start, chunk):
-            self.see(name, first, view)
+        for name, first, view in self.frame.pieces(at, piece):
+            self.see(name, first, view, chunk)
 
-    def see(self, name: str, first: int, view: NDArray[Any]) -> None:
+    def see(self, name: str, first: int, view: NDArray[Any], chunk: int = 0) -> None:
         """Look at a piece of the tensor ``name``, from coordinate ``first`` on; not empty."""
         if name == "scalars":
             self._scalars[first : first + view.size] = view
             return
         limit = self.bound.grids[name].limit
         if not (view.max() <= limit and view.min() >= -limit):  # so written, a NaN is outside
-            self._fault = self._fault or f"{name}: not finite, or not within {limit:g}"
+            self._faults.setdefault(chunk, f"{name}: not finite, or not within {limit:g}")
         elif name == "model" and math.isfinite(self.bound.facts.l2):
-            self._squares += norm(view) ** 2
+            self._squares[chunk] = self._squares.get(chunk, 0.0) + norm(view) ** 2
 
     def verdict(self) -> str | None:
         """Return why the share is refused, or None, once all of it has been seen."""
-        if self._fault:
-            return self._fault
-        if not math.sqrt(self._squares) <= self.bound.facts.l2:
+        if self._faults:
+            return self._faults[min(self._faults)]
+        if not math.sqrt(math.fsum(self._squares.values())) <= self.bound.facts.l2:
             return f"model: the L2 norm is above {self.bound.facts.l2:g}"
         parts = self.bound.unpack(self._scalars)
         for scalar in self.bound.schema:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ from hanse.config.specification import layout_json, read_layout, read_spec
 from hanse.core.canonical import Json
 from hanse.core.frames import model_frame
 from hanse.core.layout import Vector
-from hanse.core.listing import CHUNK, Listing
-from hanse.errors import ConfigError, ProtocolError, TransportError
-from hanse.net.client import Connection, fetch_authority
+from hanse.core.listing import Listing
+from hanse.errors import ConfigError
+from hanse.net.client import Connection, Response, fetch_authority
 from hanse.net.invitations import Token
 from hanse.net.keys import read_private, write_private
-from hanse.net.transfer import Patience, download
+from hanse.net.transfer import download, upload
 from hanse.sim.run import Run
 
 NEWS_S = 0.2  # who watches sees no more than five changes a second
+PATIENCE_S = 180.0  # how long a submission goes on over a line that breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,49 +71,40 @@ def login(url: str, token: str) -> Account:
 def submit(line: Connection, run: Run) -> str:
     """Submit ``run``: its spec, and the model that it starts from; return the run's id.
 
-    Raises ConfigError for a run that the coordinator refuses, with what it says.
+    Raises ConfigError for a run that the coordinator refuses, with what it says; TransportError if
+    the line is broken for longer than some minutes.
     """
     spec, (layout, vector) = run.spec, run.described
     frame = model_frame(layout).pack({"vector": vector})
-    listing = Listing.of(frame)
-    told: Any = line.request(
-        "POST",
-        "/v1/runs",
-        {
-            "spec": spec.canonical,
-            "layout": layout_json(layout),
-            "listing": {
-                "size": listing.size,
-                "chunks": [chunk.hex() for chunk in listing.chunks],
-            },
-        },
-    ).json()
+    listing, until = Listing.of(frame), time.monotonic() + PATIENCE_S
+    described: Json = {
+        "spec": spec.canonical, "layout": layout_json(layout), "model": listing.id,
+    }  # fmt: skip
+    told: Any = line.request("POST", "/v1/runs", described).json()
     if told["state"] == "refused":
         raise ConfigError(str(told["said"]), hint=str(told["hint"]))
-    _send(line, f"/v1/runs/{told['run']}/model/chunks", memoryview(frame), listing)
-    return str(told["run"])
+    path, sender = f"/v1/runs/{told['run']}/model", Unsigned(line)
+    receipt: Any = upload(sender, path, frame, listing, keep_going=lambda: time.monotonic() < until)
+    return str(receipt["run"])
 
 
-def _send(line: Connection, path: str, frame: memoryview, listing: Listing) -> None:
-    """Send the chunks that are missing, over a line that may break."""
-    first, patience, tries = 0, Patience(lambda: tries < 8), 0
-    while True:
-        rest = frame[first * CHUNK :]
-        pieces = (rest[at : at + 2**16] for at in range(0, len(rest), 2**16))
-        headers = {"Content-Length": str(len(rest))}
-        try:
-            told: Any = (
-                line.exchange("PUT", f"{path}/{first}", pieces, headers=headers).accepted().json()
-            )
-        except TransportError as error:
-            tries += 1
-            patience.after(error, progress=False)
-            continue
-        if told["state"] == "taken":
-            return
-        first = int(told["from"])
-        if not 0 <= first < len(listing.chunks):
-            raise ProtocolError("the coordinator asks for a chunk that the model does not have")
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """A person's connection as an upload uses it: the bearer token speaks for what is sent."""
+
+    line: Connection
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        content: Iterable[memoryview],
+        digest: str,
+        *,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """Send ``content`` once; the answer is to ``method`` and ``path`` alone."""
+        return self.line.exchange(method, path, content, headers=headers).accepted()
 
 
 def news(line: Connection, run: str, every_s: float = NEWS_S) -> Iterator[dict[str, Any]]:
@@ -167,7 +159,7 @@ def fetch(line: Connection, run: str, into: Path) -> Fetched:
 def _vector(line: Connection, read: Any, blob: str, into: Path) -> Vector:
     path = into / f"{blob[:16]}.frame"
     frame = model_frame(read.spec.layout)
-    download(line, blob, path, most=frame.size)  # pyright: ignore[reportArgumentType] -- only reads
+    download(line, blob, path, most=frame.size)
     content = np.fromfile(path, dtype=np.uint8)
     path.unlink()
     return frame.unpack(content.data)["vector"]

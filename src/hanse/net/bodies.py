@@ -1,7 +1,7 @@
-"""Bodies at the coordinator: refused before they are read if too large, and cut into chunks."""
+"""Bodies at the coordinator: refused before they are read if too large, and read in pieces."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +11,8 @@ from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ProtocolError
 from hanse.net.guard import Body
 from hanse.net.problems import Missing, TooLarge
+
+HELD, LEAST = 2**24, 2**16
 
 
 async def read_body(request: Request, most: int) -> bytes:
@@ -28,27 +30,58 @@ async def read_body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def chunks_of(
-    request: Request, listing: Listing, first: int
-) -> AsyncIterator[tuple[int, memoryview]]:
-    """Yield (number, bytes) of each chunk from ``first`` on that arrives whole; unverified.
+def piece_size(peers: int) -> int:
+    """Return how much of a body is held at once, where that many peers may send at once.
 
-    The bytes are good until the next are asked for. A body that ends early, or is cut, ends the
-    iteration: what has come stays good. TooLarge, before it is read, for one that is longer than
-    the rest of the blob; ProtocolError for a ``first`` that is none of the chunks.
+    A power of two from 64 KiB to a chunk, 16 MiB for all together: so many cost what few do.
     """
-    if not 0 <= first < max(len(listing.chunks), 1):
-        raise ProtocolError(f"chunk {first} of a blob of {len(listing.chunks)}")
-    _announced(request, listing.size - first * CHUNK)
-    body: Body = request.scope["extensions"]["body"]
-    room = memoryview(bytearray(min(CHUNK, listing.size - first * CHUNK)))
-    for number in range(first, len(listing.chunks)):
-        chunk = room[: listing.length(number)]
-        if await body.fill(chunk) < len(chunk):
-            return
-        yield number, chunk
-    if await body.fill(memoryview(bytearray(1))):
-        raise TooLarge(f"more than the {listing.size} bytes that were announced")
+    share = HELD // max(peers, 1)
+    return min(max(1 << share.bit_length() - 1, LEAST), CHUNK)
+
+
+class IncomingBlob:
+    """A request's body that is a listing and the chunks from ``first`` on (docs/protocol.md §3).
+
+    ``size``: the bytes of the blob, which the spec says; ``piece``: those that are held at once.
+    TooLarge, before a byte is read, for a body that is longer; ProtocolError for a ``first`` beyond
+    the number of chunks.
+    """
+
+    def __init__(self, request: Request, size: int, first: int, piece: int) -> None:
+        count = -(-size // CHUNK)
+        if not 0 <= first <= count:
+            raise ProtocolError(f"chunk {first} of a blob of {count}")
+        self._size, self._at, self._head = size, min(first * CHUNK, size), 8 + 32 * count
+        _announced(request, self._head + size - self._at)
+        self._body: Body = request.scope["extensions"]["body"]
+        self._room = memoryview(bytearray(min(piece, size - self._at)))
+
+    async def listing(self, id: str) -> Listing:
+        """Return the listing of the blob ``id``; ProtocolError if what comes is none."""
+        packed = memoryview(bytearray(self._head))
+        if await self._body.fill(packed) < len(packed):
+            raise ProtocolError("a body that ends within its listing")
+        listing = Listing.unpack(bytes(packed))
+        if (listing.size, listing.id) != (self._size, id):
+            raise ProtocolError(f"a listing of {listing.size} bytes where {id[:16]} is to come")
+        return listing
+
+    async def piece(self) -> memoryview:
+        """Return the next bytes, all of one chunk, good until the next call; none at the end.
+
+        A body that ends early, or is cut, has come to its end: what was given stays good. TooLarge
+        for one that goes on behind its last chunk.
+        """
+        if self._at == self._size:
+            if await self._body.fill(memoryview(bytearray(1))):
+                raise TooLarge(f"more than the {self._size} bytes that were announced")
+            return self._room[:0]
+        left = min(CHUNK - self._at % CHUNK, self._size - self._at)
+        piece = self._room[:left]
+        if await self._body.fill(piece) < len(piece):
+            return self._room[:0]
+        self._at += len(piece)
+        return piece
 
 
 def _announced(request: Request, most: int) -> None:

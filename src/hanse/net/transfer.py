@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Protocol
@@ -30,12 +31,8 @@ PIECE = 2**16
 KeepGoing = Callable[[], bool]
 
 
-class Line(Protocol):
-    """What a transfer needs of a connection; a ``SignedConnection`` is one."""
-
-    def request(self, method: str, path: str, body: Json = None) -> Response:
-        """Send a JSON body, return the answer."""
-        ...
+class Sender(Protocol):
+    """What an upload needs of a connection; a ``SignedConnection`` is one."""
 
     def send(
         self,
@@ -46,8 +43,12 @@ class Line(Protocol):
         *,
         headers: Mapping[str, str],
     ) -> Response:
-        """Send the pieces of ``content`` once, return the answer."""
+        """Send the pieces of ``content`` once, return the answer; its error, if it tells of one."""
         ...
+
+
+class Receiver(Protocol):
+    """What a download needs of a connection; a ``SignedConnection`` and a ``Connection`` are."""
 
     def stream(self, path: str) -> AbstractContextManager[Incoming]:
         """GET a body as it arrives."""
@@ -74,7 +75,7 @@ class Patience:
 
 
 def download(
-    line: Line,
+    line: Receiver,
     blob: str,
     path: Path,
     *,
@@ -123,12 +124,12 @@ class Partial:
             raise ValueError("no listing has come")
         return self._listing
 
-    def go_on(self, line: Line) -> None:
+    def go_on(self, line: Receiver) -> None:
         """Fetch the rest; errors as of :func:`download`."""
         while not self._fetch(line):
             pass
 
-    def _fetch(self, line: Line) -> bool:
+    def _fetch(self, line: Receiver) -> bool:
         """Fetch from ``first`` on; False if chunks from before turn out to be others."""
         with line.stream(f"/v1/blobs/{self._blob}/chunks/{self.first}") as incoming:
             known = self._listing is not None
@@ -169,37 +170,32 @@ class Partial:
 
 
 def upload(
-    line: Line,
+    line: Sender,
     path: str,
-    body: Json,
     source: "Path | bytes | bytearray | memoryview",
     listing: Listing,
     *,
     keep_going: KeepGoing = lambda: True,
 ) -> Json:
-    """Answer at ``path`` with ``body`` and the blob in ``source``; return the receipt.
+    """Send the blob in ``source``, whose listing is ``listing``, to ``path``; return the receipt.
 
-    ``path`` is ``/v1/runs/{run}/{round}/{kind}``, ``listing`` that of ``source``. Sends only what
-    the coordinator names as missing. ProtocolError (Conflict for another answer that is there
-    already), or TransportError when ``keep_going`` says no after one.
+    Sends only what the coordinator names as missing: after an error it is asked, by the listing
+    alone. ProtocolError (Conflict for another blob that is there already), or TransportError when
+    ``keep_going`` says no after one.
     """
-    announced: Json = {
-        "body": body,
-        "listing": {"chunks": [chunk.hex() for chunk in listing.chunks], "size": listing.size},
-    }
-    patience, reached = Patience(keep_going), -1
+    count, patience = len(listing.chunks), Patience(keep_going)
+    first, reached, progress = 0, 0, False
     while True:
-        before = reached
         try:
-            answer = _answer(line.request("POST", path, announced), listing)
-            while isinstance(answer, int):
-                first = reached = answer
-                answer = _answer(_put(line, path, source, listing, first), listing)
-                if answer == first:
-                    raise TransportError(f"{path}: chunk {first} was sent and is still missing")
-            return answer.receipt
+            answer = _answer(_put(line, path, source, listing, first), listing)
+            if isinstance(answer, Taken):
+                return answer.receipt
+            if answer == first:
+                raise TransportError(f"{path}: chunk {first} was sent and is still missing")
+            progress, first, reached = answer > reached, answer, max(answer, reached)
         except TransportError as error:
-            patience.after(error, progress=reached > before)
+            patience.after(error, progress=progress)
+            first, progress = count, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,20 +219,21 @@ def _answer(response: Response, listing: Listing) -> int | Taken:
 
 
 def _put(
-    line: Line,
+    line: Sender,
     path: str,
     source: "Path | bytes | bytearray | memoryview",
     listing: Listing,
     first: int,
 ) -> Response:
-    """Send the blob from chunk ``first`` to its end as one body."""
-    start = first * CHUNK
+    """Send the listing, and the blob from chunk ``first`` to its end, as one body."""
+    start, packed = min(first * CHUNK, listing.size), listing.packed
     headers = {
-        "Content-Length": str(listing.size - start),
+        "Content-Length": str(len(packed) + listing.size - start),
         "Content-Type": "application/octet-stream",
     }
     with _pieces(source, start) as pieces:
-        return line.send("PUT", f"{path}/chunks/{first}", pieces, listing.id, headers=headers)
+        body = chain([memoryview(packed)], pieces)
+        return line.send("PUT", f"{path}/chunks/{first}", body, listing.id, headers=headers)
 
 
 @contextmanager

@@ -114,9 +114,9 @@ def _inspect(bound: BoundPipeline, view: memoryview) -> Listing | str:
     if len(view) != inspection.frame.size:
         return f"a frame of {len(view)} bytes, not {inspection.frame.size}"
     try:
-        for number, at in enumerate(range(0, len(view), CHUNK)):
+        for at in range(0, len(view), CHUNK):
             chunk = view[at : at + CHUNK]
-            inspection.look(number, chunk)
+            inspection.look(at, chunk)
             hashes += digests([chunk])
     except ProtocolError as error:
         return str(error)

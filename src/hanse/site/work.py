@@ -257,7 +257,7 @@ class SiteRun:
         assert isinstance(found.content, Path)
         path = f"/v1/runs/{self.run}/{asked['round']}/{kind}"
         receipt: Any = upload(
-            self.place.line, path, {}, found.content, found.listing,
+            self.place.line, path, found.content, found.listing,
             keep_going=self.place.keep_going,
         )  # fmt: skip
         gate.arrived(occasion)
@@ -303,7 +303,7 @@ class SiteRun:
     def post(self, asked: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer an assignment without a blob; return the receipt."""
         path = f"/v1/runs/{self.run}/{asked['round']}/{asked['kind']}"
-        told: Any = self.place.line.request("POST", path, {"body": body, "listing": None}).json()
+        told: Any = self.place.line.request("POST", path, {"body": body}).json()
         return told["receipt"]
 
     def _said(self, error: HanseError, doing: str) -> str:
