@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
+from typing import Any, cast
 
 BUFFER = 2**16
 HELD = 2**16
@@ -41,8 +42,9 @@ class SharedTls(SSLProtocol):
             ssl_shutdown_timeout=goodbye_s,
         )
         self._ssl_buffer, self._ssl_buffer_view = buffer, memoryview(buffer)
-        self._set_read_buffer_limits(HELD)
-        self._set_write_buffer_limits(HELD)
+        ends = cast("Any", self)  # typeshed does not know these
+        ends._set_read_buffer_limits(HELD)
+        ends._set_write_buffer_limits(HELD)
 
 
 async def shake_hands(
