@@ -123,7 +123,8 @@ def taken(room: Room, content: bytes) -> bool:
     if listing.size != inspection.frame.size:
         return False
     receiving = Receiving("", room.upload("ada", listing), inspection)
-    writer = receiving.writer()
+    writer = receiving.writer(receiving.upload.next)
+    assert writer is not None
     with suppress(ProtocolError):
         for at in range(writer.at, len(content), PIECE):
             receiving.take(writer, content[at : at + PIECE])
@@ -264,6 +265,25 @@ def test_an_upload_that_was_replaced_does_not_spoil_the_new_one(
     bob.answer(bob.ask_until("train", run), spec)
     bob.ask_until("evaluate", run, within_s=2.0)
     assert counted(coordinator, run) == [["ada", "bob"]]
+
+
+def test_an_upload_that_ends_after_another_answer_gets_no_receipt_of_its(
+    coordinator: Coordinator, ada: Site, bob: Site
+):
+    spec = spec_of("ada", "bob", layout=WIDE, name="another", rounds=1)
+    run = ready(coordinator, spec, ada, bob)
+    path = path_of(ada.ask_until("train", run))
+    share = share_of(spec, "ada", 1)
+    with sending(ada, path, share, CHUNK + PIECE) as put:
+        until_from(ada, path, share, 1)
+        assert ada.post(path, {"failed": "tests"})["state"] == "taken"
+        put.end()
+    assert put.told == {}
+    with pytest.raises(Conflict):
+        ada.put(path, share)
+    bob.answer(bob.ask_until("train", run), spec)
+    bob.ask_until("evaluate", run)
+    assert counted(coordinator, run) == [["bob"]]
 
 
 class sending:

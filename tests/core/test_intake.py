@@ -166,6 +166,21 @@ def test_a_chunk_that_comes_again_is_judged_by_what_came_last():
         assert verdict is None if said is None else said in (verdict or "")
 
 
+def test_a_share_that_was_not_looked_at_whole_is_refused():
+    wide = Layout.build("float64", [("w", (300_000,), "trainable")])
+    bound = bind(Clip(1.0), layout=wide)
+    content = share_frame(bound).pack(tensors(bound))
+    inspection = Inspection(bound)
+    assert inspection.verdict() == "not all of the share was looked at"
+    for at in (0, 2 * CHUNK):
+        inspection.look(at, content[at : at + CHUNK])
+    assert inspection.verdict() == "not all of the share was looked at"
+    with pytest.raises(ValueError, match="after byte 0"):
+        inspection.look(CHUNK + 64, content[CHUNK + 64 : 2 * CHUNK])
+    inspection.look(CHUNK, content[CHUNK : 2 * CHUNK])
+    assert inspection.verdict() is None
+
+
 def test_a_header_longer_than_a_chunk_is_compared_to_its_end():
     many = {f"segment-{n:05}-{'x' * 60}": 1 for n in range(8500)}
     bound = bind(extras=many)

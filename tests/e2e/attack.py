@@ -13,10 +13,8 @@ HELLO = bytes.fromhex("16030100f8010000f40303") + bytes(20)  # the beginning of 
 BAD = b"GET /v1/runs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer no\r\nconnection: close\r\n\r\n"
 
 
-def credulous() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+CREDULOUS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # one: to make it costs more than to attack
+CREDULOUS.check_hostname, CREDULOUS.verify_mode = False, ssl.CERT_NONE
 
 
 async def again(work, there: set, number: int) -> None:
@@ -29,7 +27,7 @@ async def again(work, there: set, number: int) -> None:
 
 def slow(port: int):
     async def work(there, number):
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=credulous())
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=CREDULOUS)
         there.add(number)
         writer.write(b"GET /v1/about HTTP/1.1\r\nx: ")
         for _ in itertools.count():
@@ -52,7 +50,7 @@ def half_open(port: int):
 
 async def refused(port: int) -> None:
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=credulous())
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=CREDULOUS)
         writer.write(BAD)
         await reader.read()
         writer.close()

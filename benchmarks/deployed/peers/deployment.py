@@ -1,6 +1,8 @@
 """A peer's processes on this machine: start, follow, measure rounds, and stop every one of them."""
 
+import argparse
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -166,6 +168,16 @@ def measured(
 def round_limit_s(sites: int, size: int) -> float:
     """Return how long a round may take: several times what a slow machine was seen to need."""
     return 60 + 5 * sites + sites * size / 2e6
+
+
+def command(measure: Callable[[int, int, int], dict[str, object]]) -> None:
+    """Measure what the command line asks for (sites, bytes, rounds), and print it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sites", type=int, default=10)
+    parser.add_argument("--mb", type=float, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    told = parser.parse_args()
+    print(json.dumps(measure(told.sites, int(told.mb * 1e6) // 4 * 4, told.rounds)))
 
 
 def free_ports(number: int) -> list[str]:

@@ -10,14 +10,12 @@ when the ServerApp has the average; the ServerApp itself writes the time. Start-
 the SuperLink's start to the line in which the last SuperNode tells its number.
 """
 
-import argparse
-import json
 import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deployment import Deployment, answers, free_ports, measured, round_limit_s
+from deployment import Deployment, answers, command, free_ports, measured, round_limit_s
 from measure import now
 
 from hanse.net.authority import Authority
@@ -109,15 +107,5 @@ def ends(folder: Path, sites: int) -> list[float]:
     return [float(at) for at, _ in lines]
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sites", type=int, default=10)
-    parser.add_argument("--mb", type=float, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
-    print(json.dumps(measure(told.sites, int(told.mb * 1e6) // 4 * 4, told.rounds)))
-
-
 if __name__ == "__main__":
-    main()
+    command(measure)

@@ -12,14 +12,13 @@ Start-up is timed from the start of the server's script, the sites' right after 
 line that the last site registered; ``prepare`` is not in it.
 """
 
-import argparse
 import json
 import os
 import re
 from datetime import datetime
 from pathlib import Path
 
-from deployment import Deployment, free_ports, measured, round_limit_s
+from deployment import Deployment, command, free_ports, measured, round_limit_s
 from measure import now
 
 HERE = Path(__file__).parent
@@ -102,15 +101,5 @@ def ends(server: Path, sites: int) -> list[float]:
     return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sites", type=int, default=10)
-    parser.add_argument("--mb", type=float, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
-    print(json.dumps(measure(told.sites, int(told.mb * 1e6) // 4 * 4, told.rounds)))
-
-
 if __name__ == "__main__":
-    main()
+    command(measure)

@@ -6,10 +6,12 @@ from time import time
 
 from starlette.responses import Response
 
-from hanse.coordinator.live import Key
+from hanse.coordinator.live import Key, LiveRun
 from hanse.coordinator.receiving import Receiving
 from hanse.coordinator.routes import Asked, in_thread
+from hanse.coordinator.uploads import Writer
 from hanse.core.canonical import Json, digest, encode
+from hanse.core.listing import Listing
 from hanse.errors import ProtocolError
 from hanse.net.bodies import IncomingBlob, blob_response, piece_size
 from hanse.net.invitations import secret_digest
@@ -125,20 +127,26 @@ async def answer_chunks(asked: Asked) -> Json:
     first, piece = number_of(asked.path["first"]), piece_size(len(live.course.members))
     incoming = IncomingBlob(asked.request, live.size_of(key[2]), first, piece)
     listing = await incoming.listing(asked.request.headers.get("hanse-digest", ""))
-    found: Receiving | dict[str, Json] = await in_thread(live.receive, key, listing)
+    found, writer = await in_thread(_begin, live, key, listing, first)
     if not isinstance(found, Receiving):
         return found
-    if found.upload.next == first:
-        writer = found.writer()
-        while came := await incoming.piece():
-            await in_thread(found.take, writer, came)
+    while writer is not None and (came := await incoming.piece()):
+        await in_thread(found.take, writer, came)
     return await in_thread(live.progress, key, found)
+
+
+def _begin(
+    live: LiveRun, key: Key, listing: Listing, first: int
+) -> tuple[Receiving | dict[str, Json], Writer | None]:
+    """Return where an answer goes and what takes it from chunk ``first`` on, or what is told."""
+    found = live.receive(key, listing)
+    return found, found.writer(first) if isinstance(found, Receiving) else None
 
 
 async def blob(asked: Asked) -> Response:
     """Give a blob of a run that the sender takes part in, or may see."""
     office, id = asked.office, asked.path["blob"]
-    readers = _readers(asked, id)
+    readers = sum(len(live.course.members) for live in _runs_of(asked, id))
     if not readers:
         raise Missing("no such blob")
     try:
@@ -149,16 +157,14 @@ async def blob(asked: Asked) -> Response:
         raise Missing("no such blob") from None
 
 
-def _readers(asked: Asked, id: str) -> int:
-    """Return how many sites may read a blob that the sender may; 0 if it must not."""
-    lives = [
-        record.live
-        for record in [*asked.office.runs.records.values()]
-        if (asked.who.role == "site" and asked.who.name in record.live.course.members)
-        or (asked.who.role == "researcher" and record.by == asked.who.name)
-        or asked.who.role in ("viewer", "operator")
-    ]
-    return sum(len(live.course.members) for live in lives if id in live.readable)
+def _runs_of(asked: Asked, id: str) -> list[LiveRun]:
+    """Return the runs, each with a site at least, for which the sender may read a blob now."""
+    records = [*asked.office.runs.records.values()]
+    if asked.who.role == "site":
+        records = [r for r in records if asked.who.name in r.live.course.members]
+    elif asked.who.role == "researcher":
+        records = [r for r in records if r.by == asked.who.name]
+    return [record.live for record in records if id in record.live.readable]
 
 
 def _key(asked: Asked) -> Key:

@@ -299,7 +299,7 @@ class LiveRun:
                 mark = receiving.digest
                 event = self._late(key, mark) if is_late else self._arrived(key, receiving)
                 known = self._queue(event)
-        return _taken(self._settled(known))
+        return self._told(key, known, receiving.digest)
 
     def _arrived(self, key: Key, receiving: Receiving) -> events.Event:
         site, round, kind = key

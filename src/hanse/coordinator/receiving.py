@@ -22,10 +22,13 @@ class Receiving:
         for number, chunk in enumerate(self.upload.chunks()):
             self.inspection.look(number * CHUNK, chunk)
 
-    def writer(self) -> Writer:
-        """Return what takes the bytes of one connection; that of another takes nothing more."""
+    def writer(self, first: int) -> Writer | None:
+        """Return what takes the bytes of one connection, which begins with chunk ``first``.
+
+        That of another takes nothing more. None, and nothing changes, if another chunk is awaited.
+        """
         with self.lock:
-            return self.upload.writer()
+            return self.upload.writer() if self.upload.next == first else None
 
     def take(self, writer: Writer, piece: "bytes | bytearray | memoryview") -> None:
         """Keep and inspect the next bytes; errors as of ``Writer.write``."""

@@ -52,10 +52,10 @@ class Upload:
         self._chunk: Chunk | None = None  # what has come of chunk ``next``
         has_begun = first_bytes(path, len(listing.packed)) == listing.packed
         if not has_begun:
-            names.forget(path.name)
             path.unlink(missing_ok=True)
             with open_new(path) as file:
                 file.write(listing.packed)
+            names.forget(path.name)
         self.next = self._arrived() if has_begun else 0
 
     @property
@@ -176,7 +176,10 @@ class Names:
         self._folder, self._lock, self._durable = folder, threading.Lock(), set[str]()
 
     def forget(self, name: str) -> None:
-        """Note that the name will be another file's."""
+        """Note that the name is another file's now.
+
+        Afterwards, not before: a write of the folder in between may still have the old one.
+        """
         with self._lock:
             self._durable.discard(name)
 
@@ -211,7 +214,7 @@ class Writer:
 class Chunk:
     """A chunk on its way in: what has come of it is hashed and encrypted.
 
-    Each time that it begins, it has another nonce: no two texts are ever under the same one.
+    Each time that it begins it has another nonce, so that no two texts are under the same one.
     """
 
     def __init__(self, key: bytes, listing: Listing, number: int) -> None:

@@ -33,6 +33,7 @@ class Inspection:
         """Begin with nothing seen of a share that is to be summed by ``bound``."""
         self.bound = bound
         self._squares, self._faults = dict[int, float](), dict[int, str]()  # of each chunk
+        self._looked = dict[int, int]()  # how many bytes of each chunk were looked at, in order
         self._scalars = np.zeros(bound.scalars_size, dtype=np.int64)
 
     @cached_property
@@ -41,20 +42,23 @@ class Inspection:
         return share_frame(self.bound)
 
     def look(self, at: int, piece: Bytes) -> None:
-        """Look at the frame's bytes from byte ``at`` on: within a chunk, in order, from a multiple
-        of 64.
+        """Look at the frame's bytes from byte ``at`` on, all of one chunk, from a multiple of 64.
 
         The number of bytes is the caller's to compare, who knows it before the first of them comes.
+        ValueError if bytes of the chunk were left out before.
         """
         (chunk, within), header = divmod(at, CHUNK), self.frame.header
         if within == 0:
-            self._squares.pop(chunk, None)
-            self._faults.pop(chunk, None)
+            for known in (self._squares, self._faults, self._looked):
+                known.pop(chunk, None)
+        if within != self._looked.get(chunk, 0):
+            raise ValueError(f"byte {at} of a share after byte {self._looked.get(chunk, 0)}")
         if bytes(piece[: max(0, len(header) - at)]) != header[at : at + len(piece)]:
             self._faults[chunk] = "a frame with another header than the run's spec gives"
-            return
-        for name, first, view in self.frame.pieces(at, piece):
-            self.see(name, first, view, chunk)
+        else:
+            for name, first, view in self.frame.pieces(at, piece):
+                self.see(name, first, view, chunk)
+        self._looked[chunk] = within + len(piece)
 
     def see(self, name: str, first: int, view: NDArray[Any], chunk: int = 0) -> None:
         """Look at a piece of the tensor ``name``, from coordinate ``first`` on; not empty."""
@@ -67,10 +71,16 @@ class Inspection:
         elif name == "model" and math.isfinite(self.bound.facts.l2):
             self._squares[chunk] = self._squares.get(chunk, 0.0) + norm(view) ** 2
 
+    def all_seen(self) -> None:
+        """Note that :meth:`see` has seen every tensor whole."""
+        self._looked = {0: self.frame.size}
+
     def verdict(self) -> str | None:
         """Return why the share is refused, or None, once all of it has been seen."""
         if self._faults:
             return self._faults[min(self._faults)]
+        if sum(self._looked.values()) != self.frame.size:
+            return "not all of the share was looked at"
         if not math.sqrt(math.fsum(self._squares.values())) <= self.bound.facts.l2:
             return f"model: the L2 norm is above {self.bound.facts.l2:g}"
         parts = self.bound.unpack(self._scalars)
@@ -89,4 +99,5 @@ def check_share(bound: BoundPipeline, tensors: Mapping[str, NDArray[Any]]) -> st
     inspection = Inspection(bound)
     for name, array in tensors.items():
         inspection.see(name, 0, array)
+    inspection.all_seen()
     return inspection.verdict()

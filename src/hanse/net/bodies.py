@@ -33,7 +33,7 @@ async def read_body(request: Request, most: int) -> bytes:
 def piece_size(peers: int) -> int:
     """Return how much of a body is held at once, where that many peers may send at once.
 
-    A power of two from 64 KiB to a chunk, 16 MiB for all together: so many cost what few do.
+    A power of two from 64 KiB to a chunk: 16 MiB for all together, where that is 64 KiB for each.
     """
     share = HELD // max(peers, 1)
     return min(max(1 << share.bit_length() - 1, LEAST), CHUNK)

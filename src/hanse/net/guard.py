@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 from ssl import SSLObject
-from typing import Literal, TypedDict, cast
+from typing import Literal, Protocol, TypedDict, cast
 
 import httptools
 from uvicorn._types import (
@@ -31,7 +31,17 @@ from uvicorn.server import ServerState
 from hanse.errors import HanseError, ProtocolError
 from hanse.net.problems import MEDIA_TYPE, Busy, TooLarge, answer
 
+HELD = 2**16
+"""Bytes that TLS holds for a connection, either way, before who sends them waits."""
 Stage = Literal["waiting", "sending", "answered"]
+
+
+class ReadLimits(Protocol):
+    """What asyncio's and uvloop's transports over TLS have, and their types leave out."""
+
+    def set_read_buffer_limits(self, high: int) -> None:
+        """Stop reading from the socket at ``high`` bytes that nobody takes."""
+        ...
 
 
 class Peer(TypedDict):
@@ -177,6 +187,8 @@ class GuardedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Read the client's certificate, and ask for a place."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(HELD)
+        cast("ReadLimits", transport).set_read_buffer_limits(HELD)
         self.peer = _peer(transport)
         known = self.peer["name"] is not None
         self.timeout_keep_alive = self.limits.known_idle_s if known else self.limits.idle_s

@@ -23,7 +23,6 @@ from uvicorn.server import ServerState
 
 from hanse.errors import ConfigError
 from hanse.net.guard import Gate, GuardedConnection, Limits
-from hanse.net.tls import BUFFER, shake_hands
 
 BACKLOG = 1024
 GRACE_S = 1.0
@@ -63,7 +62,6 @@ class Server:
             log_config=None, access_log=False, proxy_headers=False,
         )  # fmt: skip
         self._state = ServerState()  # its default headers stay empty: no server, no date
-        self._buffer = bytearray(BUFFER)
         self._handshakes: dict[asyncio.Task[None], None] = {}  # in the order of their start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -184,13 +182,12 @@ class Server:
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):  # the peer's loss alone
-            await shake_hands(
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: GuardedConnection(self._config, self._state, self._gate),
                 connection,
-                GuardedConnection(self._config, self._state, self._gate),
-                self._context,
-                self._buffer,
-                handshake_s=self._gate.limits.handshake_s,
-                goodbye_s=GOODBYE_S,
+                ssl=self._context,
+                ssl_handshake_timeout=self._gate.limits.handshake_s,
+                ssl_shutdown_timeout=GOODBYE_S,
             )
 
     async def _watch(self) -> None:
