@@ -13,8 +13,13 @@ HELLO = bytes.fromhex("16030100f8010000f40303") + bytes(20)  # the beginning of 
 BAD = b"GET /v1/runs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer no\r\nconnection: close\r\n\r\n"
 
 
-CREDULOUS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # one: to make it costs more than to attack
-CREDULOUS.check_hostname, CREDULOUS.verify_mode = False, ssl.CERT_NONE
+def credulous() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+CREDULOUS = credulous()  # one for all: to make it costs more than to attack
 
 
 async def again(work, there: set, number: int) -> None:

@@ -141,7 +141,7 @@ def test_an_upload_whose_session_is_lost_between_two_requests_goes_on(small, por
 def test_a_taken_upload_that_is_sent_again_gets_the_same_receipt(small, port):
     signed, content = small.sign(port), secrets.token_bytes(20 * CHUNK)
     send(small, signed, content)
-    with Line(port) as line:
+    with Line(port, per_second=10 * MB) as line:  # what is on its way when it is told is lost
         assert send(small, small.sign(line.port), content) == RECEIPT
         assert line.passed < 10 * CHUNK
     assert small.uploads[PATH] == content
@@ -150,7 +150,7 @@ def test_a_taken_upload_that_is_sent_again_gets_the_same_receipt(small, port):
 def test_what_is_there_of_an_upload_is_not_sent_again(small, port):
     content = secrets.token_bytes(20 * CHUNK)
     small.uploading[PATH] = [content[at : at + CHUNK] for at in range(0, 18 * CHUNK, CHUNK)]
-    with Line(port) as line:
+    with Line(port, per_second=10 * MB) as line:  # what is on its way when it is told is lost
         assert send(small, small.sign(line.port), content) == RECEIPT
         assert line.passed < 15 * CHUNK
     assert small.uploads[PATH] == content
