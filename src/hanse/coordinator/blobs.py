@@ -16,6 +16,7 @@ from types import TracebackType
 
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ProtocolError
+from hanse.failpoints import Point, reach
 
 ID = re.compile("[0-9a-f]{64}")
 SUFFIX = ".listing"
@@ -112,6 +113,7 @@ class BlobStore:
         """Remove blob ``id``, if it is there. Views of it stay readable."""
         for suffix in ("", SUFFIX):
             self._path(id, suffix).unlink(missing_ok=True)
+            reach(Point.BLOB_UNLISTED)
         if self._path(id).parent.exists():
             sync_folder(self._path(id).parent)
 
@@ -173,6 +175,7 @@ class BlobWriter:
         listing = Listing(self._size, tuple(self._digests))
         sync_file(self._file)
         self._file.close()
+        reach(Point.BLOB_SYNCED)
         path = self._folder / listing.id[:2] / listing.id[2:]
         make_folder(path.parent)
         beside = self._unfinished.with_suffix(SUFFIX)
@@ -180,8 +183,11 @@ class BlobWriter:
             file.write(listing.packed)
             sync_file(file)
         os.replace(beside, path.with_name(path.name + SUFFIX))
+        reach(Point.BLOB_LISTED)
         os.replace(self._unfinished, path)
+        reach(Point.BLOB_NAMED)
         sync_folder(path.parent)
+        reach(Point.BLOB_DURABLE)
         return listing
 
     def abandon(self) -> None:

@@ -19,6 +19,7 @@ from hanse.core.canonical import Json
 from hanse.core.frames import share_frame
 from hanse.core.reduce import Accumulator
 from hanse.core.step import Integers
+from hanse.failpoints import Point, reach
 from hanse.sim.evaluation import tallied
 from hanse.sim.rounds import row_of
 
@@ -102,6 +103,7 @@ class Driver:
             if site not in self.folded:
                 fold(room.found(site), frame, self.run.read.spec.bound, self._sum())
                 self.folded.add(site)
+                reach(Point.SHARE_FOLDED)
 
     def _sum(self) -> Accumulator:
         """Return the running sum of this round, made when it is first needed."""
@@ -125,12 +127,16 @@ class Driver:
             model, total = absorb(
                 self.run.read, action.round, self._sum(), old, memory, self.run.blobs
             )
+            reach(Point.MODEL_MOVED)
             mark = memory.store(self.run.blobs)
+            reach(Point.MEMORY_STORED)
         row = row_of(state, total, spec)
         previous = self.run.course.model, self.run.course.memory
         self._record(events.Absorbed(action.round, model, mark, row, self.run.clock.now()))
+        reach(Point.ROUND_ABSORBED)
         self.summed, self.folded = None, set[str]()
         self._forget_old_rooms()
+        reach(Point.ROOMS_FORGOTTEN)
         self._delete(*(blob for blob in previous if blob not in (model, mark)))
 
     def _judge(self, scoring: course.Scoring) -> None:
@@ -142,6 +148,7 @@ class Driver:
         found = tallied(counts, self.run.read.spec, self.run.read.metrics)
         row: dict[str, Json] = {"evaluation": found, "unscored": dict(scoring.lacking)}
         self._record(events.Judged(scoring.round, row, self.run.clock.now()))
+        reach(Point.ROUND_JUDGED)
         self._forget_old_rooms()
 
     def _delete(self, *blobs: str) -> None:

@@ -28,6 +28,7 @@ from hanse.coordinator.migrations import upgrade
 from hanse.coordinator.schema import EVENT, Entry, chain_hash, check_chain
 from hanse.core.canonical import Json, encode
 from hanse.errors import ConfigError
+from hanse.failpoints import Point, reach
 
 TAIL = 1_000
 """How many events at the end of the chain are verified at each start."""
@@ -226,8 +227,11 @@ class _Writer:
                 made[-1].append(Entry(**{**row, "body": draft.body}))
                 seq, last = row["seq"], row["hash"]
         if rows:
+            reach(Point.JOURNAL_WRITING)
             with self._connection.begin():
                 self._connection.execute(insert(EVENT), rows)
+                reach(Point.JOURNAL_COMMITTING)
+            reach(Point.JOURNAL_COMMITTED)
         self._seq, self._hash = seq, last
         taken, self._taken = self._taken, []
         for append, entries in zip(taken, made, strict=True):

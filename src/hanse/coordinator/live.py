@@ -25,6 +25,7 @@ from hanse.core.intake import Inspection
 from hanse.core.listing import Listing
 from hanse.core.pipeline import BoundPipeline
 from hanse.errors import ProtocolError
+from hanse.failpoints import Point, reach
 from hanse.net.problems import Conflict
 
 Key = tuple[str, int, str]
@@ -113,11 +114,13 @@ class LiveRun:
             queued.why_late = self._why_late(event)
             if queued.key is not None:
                 self.queued[queued.key] = queued
+            reach(Point.ANSWER_QUEUED)
             return queued
 
     def _durable(self, queued: "Queued") -> dict[str, Json]:
         """Wait until an event is durable; return its receipt."""
         entry = queued.future.result()[0]
+        reach(Point.ANSWER_DURABLE)
         with self.lock:
             receipt = self._receipted(queued.event, queued.why_late, entry)
             if queued.key is not None:

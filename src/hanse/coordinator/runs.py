@@ -18,6 +18,7 @@ from hanse.core.canonical import Json, encode
 from hanse.core.frames import Frame, model_frame
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ConfigError, ProtocolError
+from hanse.failpoints import Point, reach
 from hanse.net.problems import Missing, TooLarge
 
 MOST_DRAFTS = 16
@@ -195,7 +196,9 @@ class Runs:
                 model = draft.writer.commit().id
                 document = self.blobs.put(draft.document.encode()).id
                 body: dict[str, Json] = {"by": draft.by, "document": document, "model": model}
+                reach(Point.RUN_STORED)
                 self.journal.append_now(f"run/{id}", [("submitted", body)])
+                reach(Point.RUN_JOURNALLED)
                 with self._lock:
                     self._drafts.pop(id)
                     self._take_up(id, body)

@@ -16,6 +16,7 @@ from pathlib import Path
 from hanse.coordinator.blobs import make_folder, open_new, sync_file, sync_folder
 from hanse.coordinator.uploads import Names, Upload
 from hanse.core.listing import CHUNK, Listing
+from hanse.failpoints import Point, reach
 
 RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 NAME = re.compile("[a-z0-9][a-z0-9.-]{0,126}")
@@ -137,6 +138,7 @@ class Room:
             erase(self._folder / "key")
             gone = self._folder.with_name(GONE + secrets.token_hex(8))
             self._folder.rename(gone)
+            reach(Point.ROOM_RENAMED)
             sync_folder(gone.parent)
             return gone
 
@@ -152,8 +154,10 @@ class Room:
         with open_new(new) as file:
             file.write(key)
             sync_file(file)
+        reach(Point.KEY_WRITTEN)
         os.replace(new, self._folder / "key")
         sync_folder(self._folder)
+        reach(Point.KEY_NAMED)
         return key
 
     def _empty(self) -> None:
@@ -167,7 +171,9 @@ def erase(path: Path) -> None:
     with open(path, "r+b") as file:
         file.write(secrets.token_bytes(path.stat().st_size))
         sync_file(file)
+        reach(Point.KEY_OVERWRITTEN)
         file.truncate(0)
         sync_file(file)
     path.unlink()
     sync_folder(path.parent)
+    reach(Point.KEY_ERASED)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hanse.coordinator.blobs import Damaged, let_go, open_new, sync_folder
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ProtocolError
+from hanse.failpoints import Point, reach
 
 NONCE, TAG = 12, 16
 Bytes = bytes | bytearray | memoryview
@@ -56,6 +57,7 @@ class Upload:
             with open_new(path) as file:
                 file.write(listing.packed)
             names.forget(path.name)
+            reach(Point.UPLOAD_BEGUN)
         self.next = self._arrived() if has_begun else 0
 
     @property
@@ -86,6 +88,7 @@ class Upload:
             sealed, at = self._chunk.seal(piece)
             with self._file(os.O_WRONLY) as file:
                 write_at(file, sealed, self._offset(self.next) + at)
+            reach(Point.PIECE_WRITTEN)
             if self._chunk.is_whole:
                 self.next, self._chunk = self.next + 1, None
             self._writer = writer
@@ -108,6 +111,7 @@ class Upload:
             raise ProtocolError(f"an upload cannot be finished: {missing}")
         with self._file(os.O_RDONLY) as file:
             os.fsync(file)
+        reach(Point.UPLOAD_SYNCED)
         self._names.sync(self._path.name)
 
     def chunks(self) -> Iterator[memoryview]:

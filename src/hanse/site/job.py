@@ -24,6 +24,7 @@ from hanse.core.step import Refused
 from hanse.core.sums import on_wire
 from hanse.core.work import Train
 from hanse.errors import ConfigError, HanseError, TaskError, TransportError
+from hanse.failpoints import Point, reach
 from hanse.names import resolve
 from hanse.sim.files import flat, nested_of, read_tensors, write_tensors, write_whole
 from hanse.sim.messages import preserve, quiet, receive, send
@@ -76,9 +77,11 @@ class Job:
         """Keep or forget what was provisional of ``round``; a second time does nothing."""
         if round == self.pending and round > self.kept_round:
             self.station.commit([self.site] if counted else [])
+            reach(Point.JOB_MEMORY_COMMITTED)
             if counted:
                 self._write(KEPT, self.station.kept, round)
                 self.kept_round = round
+            reach(Point.JOB_MEMORY_KEPT)
             (self.store / PROVISIONAL).unlink(missing_ok=True)
 
     def _write(self, name: str, kept: Kept, round: int) -> None:
@@ -92,10 +95,12 @@ class Job:
         if isinstance(share, Refused):
             return share.reason
         self._write(PROVISIONAL, self.station.provisional, round)
+        reach(Point.JOB_MEMORY_PROVISIONAL)
         self.pending = round
         wired = on_wire(share.vector, share.scale)
         arrays = {"model": wired, "scalars": share.scalars, **share.extras}
         write_whole(out, *share_frame(self.read.spec.bound).parts(arrays), durable=False)
+        reach(Point.JOB_SHARE_WRITTEN)
         return ""
 
     def evaluate(self, round: int, model: Path, out: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from hanse.core.canonical import Json, encode
 from hanse.errors import ConfigError, ProtocolError
+from hanse.failpoints import Point, reach
 from hanse.sim.files import sync_folder
 
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
@@ -110,7 +111,9 @@ class ReleaseLog:
             )
         try:
             written = os.write(self._file, line)
+            reach(Point.SITE_RELEASE_WRITTEN)
             os.fsync(self._file)
+            reach(Point.SITE_RELEASE_DURABLE)
         except OSError as error:
             self._broken = True  # whether the line is there only a fresh look at the file tells
             raise self._failed("written", error) from error

@@ -19,6 +19,7 @@ from hanse.core import canonical
 from hanse.core.frames import model_frame
 from hanse.core.listing import Listing
 from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
+from hanse.failpoints import Point, reach
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
 from hanse.sim.files import write_whole
@@ -177,11 +178,13 @@ class SiteRun:
                 self.read = read_spec(told["spec"], read_layout(told["layout"]))
             self._settle(asked)
             keep_model(self.read, self._model(asked), self.folder / "model.safetensors")
+            reach(Point.SITE_MODEL_KEPT)
         self.close()
         if (self.folder / "app").exists():
             thaw(self.folder / "app")
         for left in self.folder.glob("*.frame*"):
             left.unlink()
+        reach(Point.SITE_CLEARED)
         return self.post(asked, {})
 
     def _release(
@@ -228,6 +231,7 @@ class SiteRun:
         told = {"do": kind, "round": asked["round"], "model": str(self._model(asked)), **more}
         refused = self.job.ask({**told, "out": str(out)})["refused"]
         self.made.add(out)
+        reach(Point.SITE_SHARE_COMPUTED)
         return refused
 
     def _is_whole(self, out: Path, occasion: Occasion) -> bool:
@@ -260,6 +264,7 @@ class SiteRun:
             self.place.line, path, found.content, found.listing,
             keep_going=self.place.keep_going,
         )  # fmt: skip
+        reach(Point.SITE_SHARE_SENT)
         gate.arrived(occasion)
         return receipt
 
@@ -280,6 +285,7 @@ class SiteRun:
         settled = asked["settled"]
         if settled is not None and self.job is not None:
             self.job.ask({"do": "settle", **settled})
+            reach(Point.SITE_SETTLED)
 
     def _model(self, asked: Mapping[str, Any]) -> Path:
         """Return the file of the model that an assignment names, fetched if it is not here."""
@@ -298,6 +304,7 @@ class SiteRun:
             with _again_if_full():
                 download(line, asked["blob"], path, most=most, keep_going=go)
             self.made.add(path)
+            reach(Point.SITE_MODEL_FETCHED)
         return path
 
     def post(self, asked: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
