@@ -23,7 +23,6 @@ import numpy as np
 from hanse.config.specification import layout_json
 from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
-from hanse.coordinator.blobs import BlobStore
 from hanse.coordinator.home import IDENTITY, OPERATOR, Home, Settings
 from hanse.coordinator.office import Office
 from hanse.coordinator.routes import router
@@ -375,16 +374,14 @@ def serving(folder: Path, *, database="", parallel=16, simulated=True) -> Iterat
         write_private(path, (certificate + key).encode(), replace=True)
         journal = home.journal(settings)
         stack.callback(journal.close)
-        blobs, spool = BlobStore(home.folder / "blobs"), Spool(home.folder / "spool")
+        spool = Spool(home.folder / "spool")
         runs = Runs(
-            journal, blobs, spool, bell.ring,
+            journal, home.folder / "blobs", spool, bell.ring,
             parallel=settings.parallel, simulated=settings.simulated,
         )  # fmt: skip
         stack.callback(runs.close)
         identity = IdentityKey.load(home.folder / IDENTITY)
-        office = Office(
-            settings, identity, authority, journal, blobs, runs, bell, Desk(identity.public)
-        )
+        office = Office(settings, identity, authority, journal, runs, bell, Desk(identity.public))
         context = server_context(path, None, home.folder / "authority.pem")
         server = Server(router(TABLE, office), "127.0.0.1", 0, context, on_stop=bell.close)
         server.start()

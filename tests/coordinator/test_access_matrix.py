@@ -163,7 +163,8 @@ def test_no_other_blob_is_given_to_anybody(world: World):
     office = world.coordinator.office
     assert office is not None
     row = next(row for row in TABLE if "{blob}" in row.path)
-    others = set(office.blobs.ids()) - set(world.models.values())
+    lives = [record.live for record in office.runs.records.values()]
+    others = {id for live in lives for id in live.blobs.ids()} - set(world.models.values())
     assert others  # the documents of the runs
     for blob in others:
         for who, sender in world.senders.items():

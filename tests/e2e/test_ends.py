@@ -391,3 +391,14 @@ def fill(path: Path) -> None:
                     pass
             except OSError:
                 continue
+
+
+def test_two_runs_that_come_to_the_same_model_each_have_their_own(deployed):
+    file = deployed.run_file('task = "plain:brief"', rounds=3, name="twins")
+    ids = [deployed.send(file), deployed.send(file)]
+    assert [deployed.end(id)["outcome"] for id in ids] == ["done", "done"]
+    third = deployed.send(file)  # its initial model was that of two runs that are over
+    deployed.end(third)
+    assert len({deployed.digest(id) for id in (*ids, third)}) == 1
+    for id in ids:
+        until(lambda id=id: (deployed.home("west").run(id) / "model.safetensors").exists())

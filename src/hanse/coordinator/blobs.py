@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +116,12 @@ class BlobStore:
             reach(Point.BLOB_UNLISTED)
         if self._path(id).parent.exists():
             sync_folder(self._path(id).parent)
+
+    def sweep(self, kept: Collection[str]) -> None:
+        """Remove all but the blobs ``kept``: what a process left that died between two of them."""
+        for file in self._folder.glob("??/*"):
+            if (file.parent.name + file.name).removesuffix(SUFFIX) not in kept:
+                file.unlink()
 
     def ids(self) -> list[str]:
         """Return the ids of all blobs, sorted."""

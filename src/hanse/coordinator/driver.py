@@ -75,10 +75,18 @@ class Driver:
                 case course.Judge(scoring):
                     self._judge(scoring)
                 case course.Conclude():
-                    self._record(events.Concluded("done", "", self.run.clock.now()))
+                    self._record(self._concluded())
                 case course.Wait(until):
                     self._fold(before)
                     self._wait(before, until)
+
+    def _concluded(self) -> events.Event:
+        """Return the end of a run whose rounds are over: one that trained nothing has failed."""
+        rows, now = [*self.run.history.values()], self.run.clock.now()
+        if rows and all(row["aborted"] for row in rows):
+            said = f"none of {len(rows)} rounds was counted; the last: {rows[-1]['aborted']}"
+            return events.Concluded("failed", said, now)
+        return events.Concluded("done", "", now)
 
     def _record(self, event: events.Event) -> None:
         """Record what the driver itself finds, unless the run was stopped meanwhile."""
@@ -152,14 +160,9 @@ class Driver:
         self._forget_old_rooms()
 
     def _delete(self, *blobs: str) -> None:
-        """Forget models that nobody needs any more: not the last two, nor the best."""
-        kept = {
-            self.run.course.model,
-            self.run.course.memory,
-            self.run.best[3] if self.run.best else "",
-        }
+        """Forget models that nobody needs any more."""
         for blob in blobs:
-            if blob and blob not in kept:
+            if blob and blob not in self.run.needed:
                 self.run.blobs.delete(blob)
 
     def _forget_old_rooms(self) -> None:

@@ -106,9 +106,8 @@ async def poll(asked: Asked) -> Json:
 
 async def specification(asked: Asked) -> Json:
     """Give a run's spec and layout, and the roster as it was when the run was submitted."""
-    office = asked.office
-    record = office.runs.of(asked.path["run"])
-    return json.loads(bytes(office.blobs.map(record.document)))
+    record = asked.office.runs.of(asked.path["run"])
+    return json.loads(bytes(record.live.blobs.map(record.document)))
 
 
 async def answer(asked: Asked) -> Json:
@@ -145,14 +144,15 @@ def _begin(
 
 async def blob(asked: Asked) -> Response:
     """Give a blob of a run that the sender takes part in, or may see."""
-    office, id = asked.office, asked.path["blob"]
-    readers = sum(len(live.course.members) for live in _runs_of(asked, id))
-    if not readers:
+    id = asked.path["blob"]
+    lives = _runs_of(asked, id)
+    if not lives:
         raise Missing("no such blob")
+    readers, blobs = sum(len(live.course.members) for live in lives), lives[0].blobs
     try:
-        listing, first = office.blobs.listing(id), number_of(asked.path["first"])
+        listing, first = blobs.listing(id), number_of(asked.path["first"])
         piece = min(piece_size(2 * readers), MOST_UNREAD)
-        return blob_response(listing, first, office.blobs.unverified(id, first, piece))
+        return blob_response(listing, first, blobs.unverified(id, first, piece))
     except FileNotFoundError:
         raise Missing("no such blob") from None
 

@@ -202,6 +202,11 @@ class LiveRun:
             self.best = (number, name, value, self.course.model)
 
     @property
+    def needed(self) -> set[str]:
+        """The ids of the blobs that the run cannot go on without, or has promised to somebody."""
+        return self.readable | {self.course.memory}
+
+    @property
     def readable(self) -> set[str]:
         """The ids of the models that who takes part in the run may read now."""
         return {self.course.model} | ({self.best[3]} if self.best else set[str]())

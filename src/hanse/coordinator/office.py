@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
-from hanse.coordinator.blobs import BlobStore
 from hanse.coordinator.home import Settings
 from hanse.coordinator.journal import Journal
 from hanse.coordinator.registry import Registry, fold
@@ -37,7 +36,6 @@ class Office:
     key: IdentityKey
     authority: Authority
     journal: Journal
-    blobs: BlobStore
     runs: Runs
     bell: Bell
     desk: Desk

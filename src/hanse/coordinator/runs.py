@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from hanse.config.specification import Specification, read_layout, read_spec
-from hanse.coordinator.blobs import BlobStore, BlobWriter
+from hanse.coordinator.blobs import BlobStore, BlobWriter, make_folder
 from hanse.coordinator.driver import Driver
 from hanse.coordinator.journal import Journal
 from hanse.coordinator.live import LiveRun
@@ -84,15 +86,19 @@ class Runs:
     def __init__(
         self,
         journal: Journal,
-        blobs: BlobStore,
+        blobs: Path,
         spool: Spool,
         changed: Callable[[str | None], None],
         *,
         parallel: int,
         simulated: bool,
     ) -> None:
-        """Take up every run of the journal where it stopped."""
-        self.journal, self.blobs, self.spool = journal, blobs, spool
+        """Take up every run of the journal where it stopped; remove what belongs to none.
+
+        ``blobs`` is the folder of the stores, one for each run: two that come to the same model
+        have it twice, and neither can delete it from under the other.
+        """
+        self.journal, self.spool, self._stores = journal, spool, blobs
         self.parallel, self.simulated = parallel, simulated
         self._changed, self._lock = changed, threading.RLock()
         self._drafts = dict[str, Draft]()
@@ -105,15 +111,25 @@ class Runs:
         for entry, stream in sorted(begun, key=lambda pair: pair[0].seq):
             body: Any = entry.body
             self._take_up(stream.removeprefix("run/"), body)
+        make_folder(blobs)
+        for left in blobs.iterdir():
+            if left.name not in self.records:
+                shutil.rmtree(left)
         self._advance()
 
     def _take_up(self, id: str, body: Mapping[str, Any]) -> None:
-        document = json.loads(bytes(self.blobs.map(body["document"])))
+        blobs = self._store(id)
+        document = json.loads(bytes(blobs.map(body["document"])))
         read = read_spec(document["spec"], read_layout(document["layout"]))
         live = LiveRun(
-            id, read, body["model"], self.journal, self.blobs, self.spool, self._on_change
+            id, read, body["model"], self.journal, blobs, self.spool, self._on_change
         )
+        blobs.sweep({body["document"], *live.needed})
         self.records[id] = Record(body["by"], body["document"], live, Driver(live))
+
+    def _store(self, id: str) -> BlobStore:
+        """Open the blobs of a run."""
+        return BlobStore(self._stores / id)
 
     def _on_change(self, run: str, site: str | None) -> None:
         if self.records[run].live.course.outcome is not None:
@@ -171,7 +187,7 @@ class Runs:
             if len(self._drafts) >= MOST_DRAFTS:
                 self._drafts.pop(next(iter(self._drafts))).writer.abandon()
             id = self._fresh(read.spec.name)
-            self._drafts[id] = Draft(by, document, read, model, self.blobs.writer())
+            self._drafts[id] = Draft(by, document, read, model, self._store(id).writer())
             return id
 
     def _fresh(self, name: str) -> str:
@@ -194,7 +210,7 @@ class Runs:
                 return False
             if id in self._drafts:
                 model = draft.writer.commit().id
-                document = self.blobs.put(draft.document.encode()).id
+                document = self._store(id).put(draft.document.encode()).id
                 body: dict[str, Json] = {"by": draft.by, "document": document, "model": model}
                 reach(Point.RUN_STORED)
                 self.journal.append_now(f"run/{id}", [("submitted", body)])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
-from hanse.coordinator.blobs import BlobStore
 from hanse.coordinator.home import IDENTITY, Home
 from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
@@ -37,16 +36,16 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
         context = server_context(certificate, None, home.folder / "authority.pem")
         journal = home.journal(settings, on_failure=fail_stop)
         stack.callback(journal.close)
-        blobs, spool = BlobStore(home.folder / "blobs"), Spool(home.folder / "spool")
+        spool = Spool(home.folder / "spool")
         stack.callback(spool.close)
         runs = Runs(
-            *(journal, blobs, spool, bell.ring),
+            *(journal, home.folder / "blobs", spool, bell.ring),
             parallel=settings.parallel,
             simulated=settings.simulated,
         )
         stack.callback(runs.close)
         key = IdentityKey.load(home.folder / IDENTITY)
-        office = Office(settings, key, authority, journal, blobs, runs, bell, Desk(key.public))
+        office = Office(settings, key, authority, journal, runs, bell, Desk(key.public))
         server = Server(
             router(TABLE, office),
             settings.listen,

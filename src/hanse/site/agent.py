@@ -37,6 +37,7 @@ class Worker:
         self.run, self.doing = run, ""
         self._news, self._asked = threading.Condition(), list[Assigned]()
         self._answered, self._refused = set[tuple[str, int]](), ""
+        self._failure, self._pause_s = "", 0.0  # the last one, and how long it was waited after it
         self.is_over = False
         self.thread = threading.Thread(target=self._work, name=f"hanse-{run}", daemon=True)
         self.thread.start()
@@ -75,10 +76,18 @@ class Worker:
                 self.doing = ""
 
     def _failed(self, why: str, pause_s: float = RECHECK_S) -> None:
-        """Tell the operator, unless it is this worker's end that made it fail, and wait."""
-        if not self.is_over:
-            self.place.say(f"{self.doing}: {why}")
-            self._pause(pause_s)
+        """Tell the operator, unless it is this worker's end that made it fail, and wait.
+
+        What fails again in the same way is told once, and tried less and less often.
+        """
+        if self.is_over:
+            return
+        again = (told := f"{self.doing}: {why}") == self._failure
+        self._failure = told
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if again else pause_s
+        if not again:
+            self.place.say(told)
+        self._pause(self._pause_s)
 
     def _pause(self, seconds: float) -> None:
         with self._news:
@@ -121,6 +130,7 @@ class Worker:
                     hint="upgrade this site",
                 )
         self._answered.add((asked["kind"], asked["round"]))
+        self._failure = ""
         entry = str(receipt.get("entry", ""))[:12]  # that a run was finished has no entry
         said = receipt.get("late") or (f"entry {entry}" if entry else "taken")
         self.place.say(f"{self.run}: {asked['kind']}, round {asked['round']}: {said}")

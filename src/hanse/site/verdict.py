@@ -85,7 +85,7 @@ class Refusal:
 def verdict(policy: Policy | None, request: Request) -> list[Refusal]:
     """Return every reason to refuse ``request``; none: the run may start. No policy refuses all."""
     if policy is None:
-        return [Refusal("policy", "this site has no policy", "hanse site join writes one")]
+        return [Refusal("policy", "this site has no policy", "hanse site policy writes one")]
     return [refusal for rule in RULES for refusal in rule(policy, request)]
 
 
@@ -115,7 +115,7 @@ def _app(policy: Policy, request: Request) -> Iterable[Refusal]:
             "app",
             f"the run's app is {request.app[:16]}…, "
             f"and {request.situation.installed[:16]}… is installed here",
-            "install the run's app folder after reading it; hanse site check names the file",
+            "install the run's app folder after reading it; hanse site status names the file",
         )
     if policy.apps is not None and request.app not in policy.apps:
         yield Refusal(

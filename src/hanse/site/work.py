@@ -20,6 +20,7 @@ from hanse.core.frames import model_frame
 from hanse.core.listing import Listing
 from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
 from hanse.failpoints import Point, reach
+from hanse.net.problems import Missing
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
 from hanse.sim.files import write_whole
@@ -155,7 +156,7 @@ class SiteRun:
             self.open()
         except NotPermitted as refused:
             return {"accepted": False, "reasons": refused.reasons}
-        except TransportError:
+        except (TransportError, Missing):
             raise
         except HanseError as error:
             self._check_going(error)
@@ -208,7 +209,7 @@ class SiteRun:
                     found = gate.release(occasion, out, expected)
         except NotPermitted as refused_now:
             return self.post(asked, {"refused": "; ".join(refused_now.reasons)})
-        except TransportError:
+        except (TransportError, Missing):  # a model that is not there is no fault of the training
             raise
         except HanseError as error:
             self._check_going(error)
