@@ -140,7 +140,8 @@ class Federation:
     def _last_words(self, name: str) -> str:
         path = self.folder / f"{name}.log"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return lines[-1] if lines else "it said nothing"
+        errors = [line for line in lines if line.startswith("Error:")]
+        return (errors or lines or ["it said nothing"])[-1]
 
     def end(self, name: str, number: int = signal.SIGTERM) -> None:
         """End one process, and wait for it."""

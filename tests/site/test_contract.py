@@ -17,7 +17,6 @@ from hanse.site.contract import (
     CLOCK_S,
     SPARE,
     Check,
-    check_app,
     check_batch,
     check_clock,
     check_disk,
@@ -64,15 +63,10 @@ def test_a_source_that_cannot_be_read_is_a_row_and_no_error(tmp_path):
 def test_each_refusal_of_the_policy_is_a_row():
     assert check_policy([]) == [Check("policy", True, "the policy permits this run")]
     rows = check_policy(verdict(None, REQUEST))
-    assert rows == [Check("policy", False, "this site has no policy", "hanse site join writes one")]
+    assert rows == [
+        Check("policy", False, "this site has no policy", "hanse site policy writes one")
+    ]
     assert passed(check_policy(verdict(POLICY, REQUEST)))
-
-
-def test_the_app_is_named_by_the_file_that_differs():
-    assert check_app(None).ok
-    assert check_app("app.py is missing here") == Check(
-        "app", False, "app.py is missing here", "install the run's app folder after reading it"
-    )
 
 
 def test_what_the_model_raises_on_one_batch_is_a_row():

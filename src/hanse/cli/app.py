@@ -115,6 +115,12 @@ def main(arguments: Sequence[str]) -> int:
         what = f"hanse {first} needs {error.name}, which is not installed"
         fail(ConfigError.code, what, f"pip install 'hanse[{EXTRA.get(first, first)}]'")
         return ConfigError.exit_status
+    except OSError as error:
+        if error.filename is None or debug:
+            return fail_inside(error, debug=debug)
+        said = (error.strerror or str(error)).lower()
+        fail(ConfigError.code, f"{error.filename}: {said}", "see to the place, and who may use it")
+        return ConfigError.exit_status
     except Exception as error:
         return fail_inside(error, debug=debug)
     return status if isinstance(status, int) else 0

@@ -27,12 +27,14 @@ def init(
         list[str] | None,
         typer.Option("--host", help="A name or address that sites will use; may be repeated."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8443,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")
+    ] = 8443,
     listen: Annotated[str, typer.Option("--listen", help="Address to listen on.")] = "0.0.0.0",
     database: Annotated[
         str, typer.Option("--database", help="postgresql://… in the place of SQLite.")
     ] = "",
-    parallel: Annotated[int, typer.Option("--parallel", help="Runs under way at once.")] = 4,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, help="Runs under way at once.")] = 4,
     folder: HomeOption = None,
     debug: Debug = False,
 ) -> None:
@@ -57,7 +59,9 @@ def init(
 
 @app.command()
 def start(
-    port: Annotated[int | None, typer.Option("--port", help="Another port than at init.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Another port than at init.")
+    ] = None,
     folder: HomeOption = None,
     debug: Debug = False,
 ) -> None:
@@ -88,6 +92,8 @@ def invite(
     debug: Debug = False,
 ) -> None:
     """Print a token, good once and for an hour, for one name."""
+    from hanse.coordinator.registry import NAME
+
     asked = {"site": site, "researcher": researcher, "viewer": viewer, "operator": operator}
     named = {role: name for role, name in asked.items() if name}
     if len(named) != 1:
@@ -95,6 +101,10 @@ def invite(
             "nobody, or several, to invite", hint="name one: hanse coordinator invite cleveland"
         )
     ((role, name),) = named.items()
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name", hint="use lower-case letters, digits and hyphens, at most 63"
+        )
     account = local_account(home(folder, "coordinator"))
     told: Any = (
         account.dial().request("POST", "/v1/invitations", {"name": name, "role": role}).json()

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hanse.cli.explain import Assignments, RunFilePath
 from hanse.cli.places import TokenFile, home, token
-from hanse.cli.screen import Debug, out, plain_table
+from hanse.cli.screen import Debug, err, out, plain_table
 from hanse.errors import ConfigError
 from hanse.net.account import Account, login, news, submit
 
@@ -27,6 +27,8 @@ RunId = Annotated[
     typer.Argument(metavar="RUN", help="The run's id, as submit printed it.", callback=_checked),
 ]
 LOGIN = "login.json"
+BACK_S = 600.0
+"""How long a coordinator that is being restarted is waited for."""
 
 
 def account() -> Account:
@@ -47,7 +49,7 @@ def login_command(
 
 def submit_command(
     run_file: RunFilePath,
-    sites: Annotated[str, typer.Option("--sites", help="The sites, with commas.")] = "",
+    sites: Annotated[str | None, typer.Option("--sites", help="The sites, with commas.")] = None,
     assignments: Assignments = None,
     follow: Annotated[bool, typer.Option("--follow", help="Watch it to its end.")] = False,
     debug: Debug = False,
@@ -56,8 +58,10 @@ def submit_command(
     from hanse.config.parse import parse
 
     chosen = [*(assignments or ())]
-    if sites:
+    if sites is not None:
         names = [site.strip() for site in sites.split(",") if site.strip()]
+        if not names:
+            raise ConfigError("--sites names none", hint="leave it out for the run file's sites")
         chosen.append(f"sites={json.dumps(names)}")
     file = parse(run_file, chosen)
     run = file.load()
@@ -97,6 +101,9 @@ def status_command(
     if as_json:
         print(json.dumps(rows))
         return
+    if not rows:
+        out().print("There are no runs yet: hanse submit run.toml")
+        return
     table = plain_table("run", "by", "stage", "round", "sites")
     for row in rows:
         stage = row["outcome"] or row["stage"]
@@ -107,7 +114,7 @@ def status_command(
 
 def _follow(id: str) -> None:
     line, console, seen = account().dial(), out(), ""
-    for told in news(line, id):
+    for told in news(line, id, back_s=BACK_S):
         stage = told["outcome"] or told["stage"]
         said = f"{id}: {stage}, round {told['round']}/{told['rounds']}"
         reasons: list[str] = told["why"] if stage in ("preparing", "failed", "stopped") else []
@@ -165,6 +172,10 @@ def download_command(
 
     target = folder or Path("runs") / run
     result = bring_home(account().dial(), run, target)
+    if result["outcome"] is None:
+        rounds = f"{result['rounds_done']} of {result['rounds']} rounds"
+        said = f"{run} has not ended: this is its model after {rounds}"
+        err().print(said, soft_wrap=True)
     out().print(
         f"Model:  {target / 'model.safetensors'} (digest {str(result['model_digest'])[:12]}…)\n"
         f"Report: {target / 'report.html'}",

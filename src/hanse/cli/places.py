@@ -1,6 +1,7 @@
 """Where the command line keeps things, unless told otherwise: ``~/.hanse``, or ``$HANSE_HOME``."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,8 @@ def token(file: Path | None) -> str:
             return file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file} cannot be read", hint="name a file with a token") from error
+    if not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask for the token", hint="use --token-file FILE")
     return typer.prompt("Token", hide_input=True).strip()
 
 

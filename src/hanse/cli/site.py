@@ -1,5 +1,6 @@
 """``hanse site``: join a federation, serve it by one's own rules, see what left the building."""
 
+import os
 import signal
 import time
 from datetime import UTC, datetime
@@ -93,7 +94,11 @@ def start(
 
 
 @app.command()
-def status(folder: HomeOption = None, debug: Debug = False) -> None:
+def status(
+    lines: Annotated[int, typer.Option("--lines", min=1, help="Lines of the log to show.")] = 10,
+    folder: HomeOption = None,
+    debug: Debug = False,
+) -> None:
     """Show whether the agent is on line, what it does, and the last lines of its log."""
     place = SiteHome(home(folder, "site"))
     enrolled, told = place.enrolled(), place.status()
@@ -106,12 +111,26 @@ def status(folder: HomeOption = None, debug: Debug = False) -> None:
     age = time.time() - told["at"]
     state = "on line" if told["online"] else "off line"
     state = state if age < 60 else f"not heard of for {age:.0f} s"
-    console.print(f"agent (pid {told['pid']}): {state} {told['error']}", soft_wrap=True)
+    if not _lives(told["pid"]):
+        state = f"has ended {age:.0f} s ago or later"
+    reason = f": {told['error']}" if told["error"] else ""
+    console.print(f"agent (pid {told['pid']}): {state}{reason}", soft_wrap=True)
     for run, doing in told["runs"].items():
         console.print(f"  {doing or f'{run}: waits'}")
     log = place.folder / "log.jsonl"
-    for line in log.read_text().splitlines()[-10:] if log.exists() else ():
+    for line in log.read_text().splitlines()[-lines:] if log.exists() else ():
         console.print(Text(line), soft_wrap=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @app.command()
@@ -166,8 +185,11 @@ def accept(yes: Yes = False, folder: HomeOption = None, debug: Debug = False) ->
     from hanse.site.roster import read_roster
 
     place = SiteHome(home(folder, "site"))
+    enrolled = place.enrolled()
+    if not place.policy.exists():
+        raise ConfigError("this site has no policy yet", hint="hanse site policy writes one")
     told: Any = dial(place).request("GET", "/v1/roster").json()
-    found = read_roster(told["roster"], place.enrolled().coordinator)
+    found = read_roster(told["roster"], enrolled.coordinator)
     table = plain_table("site", "six words")
     for name, words in found.rows:
         table.add_row(name, words)

@@ -21,6 +21,7 @@ from hanse.core.frames import Frame, model_frame
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ConfigError, ProtocolError
 from hanse.failpoints import Point, reach
+from hanse.names import nearest
 from hanse.net.problems import Missing, TooLarge
 
 MOST_DRAFTS = 16
@@ -121,9 +122,7 @@ class Runs:
         blobs = self._store(id)
         document = json.loads(bytes(blobs.map(body["document"])))
         read = read_spec(document["spec"], read_layout(document["layout"]))
-        live = LiveRun(
-            id, read, body["model"], self.journal, blobs, self.spool, self._on_change
-        )
+        live = LiveRun(id, read, body["model"], self.journal, blobs, self.spool, self._on_change)
         blobs.sweep({body["document"], *live.needed})
         self.records[id] = Record(body["by"], body["document"], live, Driver(live))
 
@@ -231,12 +230,14 @@ class Runs:
 def check_deployable(read: Specification, sites: Collection[str], *, simulated: bool) -> None:
     """Raise ConfigError for a run that can only be simulated, or has sites that are not here."""
     spec = read.spec
-    for site in spec.clients:
-        if site not in sites:
-            raise ConfigError(
-                f"{site} is not a site of this coordinator",
-                hint=f"its operator joins with a token: hanse coordinator invite {site}",
-            )
+    missing = [site for site in sorted(spec.clients) if site not in sites]
+    if missing:
+        said = ", ".join(missing) + (" are no sites" if missing[1:] else " is not a site")
+        raise ConfigError(
+            f"{said} of this coordinator{nearest(missing[0], sites)}",
+            hint="hanse coordinator sites lists those that have joined and are not revoked; "
+            "hanse coordinator invite SITE lets another one join",
+        )
     if spec.faults or spec.population:
         raise ConfigError(
             "faults and populations are for simulations", hint="leave [faults], [population] out"

@@ -35,7 +35,8 @@ class Site:
             known = ", ".join(sorted(self.sources)) or "none"
             raise DataError(
                 f"{self.id} has no source {name!r} (it has {known})",
-                hint=f'name it: [sources] {name} = "path/to/file" in a simulation',
+                hint=f'name it: [sources] {name} = "path/to/file" in a run file that is simulated, '
+                f"--source {name}=PATH at a site",
             )
         if not path.exists():
             raise DataError(

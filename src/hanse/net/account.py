@@ -14,7 +14,7 @@ from hanse.core.canonical import Json
 from hanse.core.frames import model_frame
 from hanse.core.layout import Vector
 from hanse.core.listing import Listing
-from hanse.errors import ConfigError
+from hanse.errors import ConfigError, TransportError
 from hanse.net.client import Connection, Response, fetch_authority
 from hanse.net.invitations import Token
 from hanse.net.keys import read_private, write_private
@@ -107,16 +107,25 @@ class Unsigned:
         return self.line.exchange(method, path, content, headers=headers).accepted()
 
 
-def news(line: Connection, run: str, every_s: float = NEWS_S) -> Iterator[dict[str, Any]]:
+def news(
+    line: Connection, run: str, every_s: float = NEWS_S, back_s: float = 0.0
+) -> Iterator[dict[str, Any]]:
     """Yield how the run stands, when that has changed, until it has ended.
 
-    ``every_s``: the least seconds between two times.
+    ``every_s``: the least seconds between two times. A coordinator that has answered once and is
+    away then is waited for: TransportError if it is not back within ``back_s``.
     """
-    after = ""
+    after, ends = "", 0.0
     while True:
         query = f"?after={after}" if after else ""
-        told: Any = line.request("GET", f"/v1/runs/{run}{query}").json()
-        after = told["news"]
+        try:
+            told: Any = line.request("GET", f"/v1/runs/{run}{query}").json()
+        except TransportError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(1.0)
+            continue
+        after, ends = told["news"], time.monotonic() + back_s
         yield told
         if told["outcome"] is not None:
             return
@@ -131,9 +140,10 @@ def history(line: Connection, run: str) -> list[dict[str, Json]]:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A run that has ended, as its coordinator has it."""
+    """A run as its coordinator has it; ``outcome`` is None as long as it goes on."""
 
     read: Any
+    outcome: str | None
     history: list[dict[str, Json]]
     vector: Vector
     best: Mapping[str, Json] | None
@@ -153,7 +163,9 @@ def fetch(line: Connection, run: str, into: Path) -> Fetched:
         number, metric, value, blob = told["best"]
         best = {"round": number, "metric": metric, "value": value}
         best_vector = _vector(line, read, blob, into)
-    return Fetched(read, told["history"], vector, best, best_vector, events["events"])
+    return Fetched(
+        read, state["outcome"], told["history"], vector, best, best_vector, events["events"]
+    )
 
 
 def _vector(line: Connection, read: Any, blob: str, into: Path) -> Vector:

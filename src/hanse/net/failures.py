@@ -39,7 +39,8 @@ VERIFICATION: dict[tuple[int, ...], Said] = {
     ),
     HOST + ADDRESS: (
         "shows a certificate for another host name",
-        "use a name or address that the coordinator was set up with, or have this one added there",
+        "use a name or address that the coordinator was set up with; its operator adds others to "
+        "hosts in coordinator.json, and starts it again",
     ),
 }
 UNKNOWN: Said = (

@@ -139,7 +139,7 @@ def read_private(path: Path) -> bytes:
         if stat.S_IMODE(mode) & 0o077:
             raise ConfigError(
                 f"{path} is open to others (mode {stat.S_IMODE(mode):04o})",
-                hint=f"chmod 600 {path}; if others use this machine, take the key as stolen",
+                hint=f"chmod 600 {path}; if others use this machine, take what is in it as known",
             )
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
@@ -154,7 +154,7 @@ def _explained(path: Path, done: str) -> Generator[None]:
         yield
     except FileExistsError as error:
         raise ConfigError(
-            f"{path} is there already", hint="a key is never overwritten; move it away first"
+            f"{path} is there already", hint="it is never overwritten; move it away first"
         ) from error
     except OSError as error:
         raise ConfigError(

@@ -76,7 +76,8 @@ PROBLEMS = {
             401,
             NotTrusted,
             "not known here: no identity, an expired or revoked one, or a wrong signature",
-            "ask the coordinator's operator whether this name is enrolled and not revoked",
+            "a token is good once, for an hour and for one name: ask the coordinator's operator "
+            "for a new one; who has joined already asks whether the name was revoked",
         ),
         Problem(
             403,
@@ -84,8 +85,18 @@ PROBLEMS = {
             "known, but not allowed to do this",
             "ask the coordinator's operator for the role that this takes",
         ),
-        Problem(404, Missing, "there is no such thing, or it is not yours to know"),
-        Problem(409, Conflict, "another answer, token or name is there already"),
+        Problem(
+            404,
+            Missing,
+            "there is no such thing, or it is not yours to know",
+            "look at the name: hanse status lists the runs, hanse coordinator sites the sites",
+        ),
+        Problem(
+            409,
+            Conflict,
+            "another answer, token or name is there already",
+            "where it is a name: choose another one; one that was revoked is not given again",
+        ),
         Problem(413, TooLarge, "larger than allowed"),
         Problem(503, Busy, "too busy, or out of disk: try again later"),
     )

@@ -43,13 +43,6 @@ def check_policy(refusals: Iterable[Refusal]) -> list[Check]:
     return rows or [Check("policy", True, "the policy permits this run")]
 
 
-def check_app(difference: str | None) -> Check:
-    """Return the row for the app's code; ``difference`` as hanse.config.application gives it."""
-    if difference is None:
-        return Check("app", True, "the app installed here is the run's")
-    return Check("app", False, difference, "install the run's app folder after reading it")
-
-
 def check_source(schema: Schema, path: Path) -> list[Check]:
     """Return the rows for the CSV file of a source: one for each finding, or that there is none."""
     name = f"source {schema.source}".strip()

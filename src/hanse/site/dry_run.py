@@ -29,6 +29,7 @@ from hanse.site.contract import (
 )
 from hanse.site.enrol import dial
 from hanse.site.home import SiteHome
+from hanse.site.roster import read_roster
 from hanse.site.verdict import Request, Situation, verdict
 from hanse.site.work import is_loopback
 
@@ -41,6 +42,7 @@ def dry_run(home: SiteHome, run_file: Path, sources: Mapping[str, str]) -> list[
     if rows[-1].ok:
         run = file.load()
         rows += [*_policy(home, run, sources), *_data(home, file, run, sources)]
+        rows.append(_attempt("roster", lambda: _roster(home)))
         rows.append(check_disk(home.folder, space_needed(run.spec)))
     rows.append(_attempt("coordinator", lambda: _greet(home)))
     return rows
@@ -70,6 +72,16 @@ def _policy(home: SiteHome, run: Run, sources: Mapping[str, str]) -> list[Check]
         on_loopback=is_loopback(enrolled.url),
     )
     return check_policy(verdict(policy, Request.of(run.spec, situation)))
+
+
+def _roster(home: SiteHome) -> Check:
+    """Compare the roster that was accepted with that which a run submitted now would have."""
+    told: Any = dial(home).request("GET", "/v1/roster").json()
+    found, policy = read_roster(told["roster"], home.enrolled().coordinator), home.rules()
+    if policy is not None and policy.roster == found.digest:
+        return Check("roster", True, f"{len(found.rows)} sites, as accepted", "")
+    said = f"the roster is {found.digest[:16]}… now, which is not what was accepted here"
+    return Check("roster", False, said, "see who has joined or left: hanse site roster accept")
 
 
 def _data(home: SiteHome, file: RunFile, run: Run, sources: Mapping[str, str]) -> list[Check]:
