@@ -1,0 +1,84 @@
+"""kill -9 of anything at any time, and nobody to help: the run ends in the same bits (P1 to P3).
+
+``unit`` makes an update that was lost, or counted twice, visible in the model.
+"""
+
+import random
+import time
+
+import pytest
+from tests.crash import unit
+from tests.crash.supervised import KILL, Supervised
+
+import hanse
+from hanse.failpoints import Point
+
+ROUNDS = 4
+SITE = [point for point in Point if point.startswith("site-")]
+JOB = [point for point in Point if point.startswith("job-")]
+COORDINATOR = [point for point in Point if point not in (*SITE, *JOB)]
+TIMES = {Point.MEMORY_STORED: 1}
+
+
+@pytest.fixture(scope="module")
+def supervised(tmp_path_factory):
+    with Supervised(tmp_path_factory.mktemp("crash")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def digest(supervised) -> str:
+    """The model's digest of the same run, simulated, that nothing disturbs."""
+    supervised.end(id := supervised.submit(ROUNDS))
+    found = hanse.simulate(supervised.app / "unit.toml").model_digest
+    supervised.check(id, found)
+    return found
+
+
+def sweep(supervised: Supervised, digest: str, name: str, arming: list[str]) -> None:
+    """Let a process die at each point in turn, in as many runs as that takes."""
+    supervised.arming[name].extend(arming)
+    supervised.kill(name)  # the first start that is armed
+    ids, whole = list[str](), dict[str, int]()
+    while supervised.arming[name] or supervised.armed[name]:
+        if not ids or supervised.has_ended(ids[-1]):
+            now = supervised.armed[name]
+            whole[now] = whole.get(now, 0) + 1
+            assert whole[now] < 3, f"{name} never came to {now}"
+            ids.append(supervised.submit(ROUNDS))
+        time.sleep(0.02)
+    for id in ids:
+        supervised.end(id)
+        supervised.check(id, digest)
+    assert {*arming} <= {at for who, _, at in supervised.deaths if who == name}
+    assert {status for _, status, _ in supervised.deaths} == {-KILL}
+
+
+def test_the_coordinator_dies_at_every_point(supervised, digest):
+    sweep(supervised, digest, "coordinator", [f"{point}:1:kill" for point in COORDINATOR])
+
+
+def test_a_site_dies_at_every_point(supervised, digest):
+    sweep(supervised, digest, "west", [f"{point}:1:kill" for point in SITE])
+
+
+def schedule(supervised: Supervised, digest: str, seed: int) -> None:
+    """Kill at random, once or several times, in one run."""
+    draw = random.Random(seed)
+    id = supervised.submit(ROUNDS, f"unit-{seed}")
+    targets = ["coordinator", *unit.SITES, *(f"{site}'s job" for site in unit.SITES)]
+    kills = [(draw.choice(targets), draw.uniform(0, 1.0)) for _ in range(draw.randint(1, 4))]
+    for target, pause in kills:
+        time.sleep(pause)
+        if not supervised.has_ended(id):
+            supervised.kill(target)
+    supervised.end(id)
+    supervised.check(id, digest)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(6))
+def test_ten_random_schedules(supervised, digest, seed):
+    for number in range(10 * seed, 10 * seed + 10):
+        print("seed", number)
+        schedule(supervised, digest, number)
