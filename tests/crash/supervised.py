@@ -93,7 +93,7 @@ class Supervised:
                 del os.environ[VARIABLE]
 
     def pid(self, name: str) -> int | None:
-        """Return the process of ``coordinator``, a site, or a site's ``NAME's job``, if it lives."""
+        """Return the process of ``coordinator``, a site, or ``NAME's job``, if it lives."""
         site, _, is_job = name.partition("'s ")
         process = self.federation.processes.get(site)
         if process is None or not is_job:

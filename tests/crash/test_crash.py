@@ -17,7 +17,6 @@ ROUNDS = 4
 SITE = [point for point in Point if point.startswith("site-")]
 JOB = [point for point in Point if point.startswith("job-")]
 COORDINATOR = [point for point in Point if point not in (*SITE, *JOB)]
-TIMES = {Point.MEMORY_STORED: 1}
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +61,27 @@ def test_a_site_dies_at_every_point(supervised, digest):
     sweep(supervised, digest, "west", [f"{point}:1:kill" for point in SITE])
 
 
+def test_a_job_dies_at_every_point(supervised, digest):
+    """The second time each: the job that is started in its place comes there once, and goes on."""
+    for point in JOB:
+        supervised.arming["west"].append(f"{point}:2:kill")
+        supervised.kill("west")
+        supervised.end(id := supervised.submit(ROUNDS))
+        supervised.check(id, digest)
+        log = (supervised.federation.folder / "west.log").read_text()
+        assert f"{id}: the process of the run's app ended with status -9: it is started" in log
+
+
 def schedule(supervised: Supervised, digest: str, seed: int) -> None:
-    """Kill at random, once or several times, in one run."""
+    """Kill at random, once or several times, in one run.
+
+    A job once at most: what kills it twice in a round is told as a failed training.
+    """
     draw = random.Random(seed)
     id = supervised.submit(ROUNDS, f"unit-{seed}")
-    targets = ["coordinator", *unit.SITES, *(f"{site}'s job" for site in unit.SITES)]
-    kills = [(draw.choice(targets), draw.uniform(0, 1.0)) for _ in range(draw.randint(1, 4))]
-    for target, pause in kills:
-        time.sleep(pause)
+    targets = ["coordinator", *unit.SITES] * 2 + [f"{site}'s job" for site in unit.SITES]
+    for target in draw.sample(targets, draw.randint(1, 4)):
+        time.sleep(draw.uniform(0, 1.0))
         if not supervised.has_ended(id):
             supervised.kill(target)
     supervised.end(id)

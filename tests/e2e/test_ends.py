@@ -18,6 +18,8 @@ import pytest
 from tests.e2e.deployed import Deployed, until
 from tests.net.proxy import Line
 
+from hanse.config.parse import parse
+from hanse.net.account import submit
 from hanse.net.authority import Authority, certificate_expiry, make_request
 from hanse.site.enrol import dial, is_due, renew
 
@@ -402,3 +404,24 @@ def test_two_runs_that_come_to_the_same_model_each_have_their_own(deployed):
     assert len({deployed.digest(id) for id in (*ids, third)}) == 1
     for id in ids:
         until(lambda id=id: (deployed.home("west").run(id) / "model.safetensors").exists())
+
+
+DYING = """
+import os
+from pathlib import Path
+from plain import data, task
+if Path({flag!r}).exists():
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_job_that_is_killed_again_and_again_is_told_and_tried_again(lonely):
+    flag = lonely.folder / "no-memory"
+    (lonely.app / "dying.py").write_text(DYING.format(flag=str(flag)))
+    run = parse(lonely.run_file('task = "dying:task"', sites=TWO)).load()
+    flag.touch()
+    id = submit(lonely.line, run)
+    lonely.says(id, "west refuses: [task] training failed")
+    assert "ended with status -9" in lonely.status("west")
+    flag.unlink()
+    assert lonely.end(id)["outcome"] == "done"

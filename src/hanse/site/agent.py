@@ -117,6 +117,10 @@ class Worker:
                 for reason in told.get("reasons", ()):
                     self.place.say(f"{self.run}: refused: {reason}")
                 receipt = self.site_run.post(asked, told)
+                if self.site_run.was_killed:  # nothing here has to change before it is tried again
+                    self._refused = ""
+                    self._pause_s = min(max(2 * self._pause_s, RECHECK_S), LONGEST_PAUSE_S)
+                    self._pause(self._pause_s)
             case "train":
                 receipt = self.site_run.train(asked)
             case "evaluate":

@@ -16,6 +16,10 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Large arrays in huge pages: a third of what a fresh one costs (malloc of glibc 2.35 or later)."""
 
 
+class JobDied(TaskError):
+    """The job's process has ended without an answer, by itself or by somebody's hand."""
+
+
 class JobProcess:
     """A started job. What it prints goes to ``log``, which stays at the site."""
 
@@ -38,14 +42,14 @@ class JobProcess:
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message, return the answer; raise the error that the job met.
 
-        TaskError if the process is gone: it may have run out of memory.
+        JobDied if the process is gone: it may have run out of memory.
         """
         try:
             send(self.pipe, message)
             answer, _ = receive(self.pipe)
         except (EOFError, OSError) as error:
             status = self.process.wait()
-            raise TaskError(
+            raise JobDied(
                 f"the process of the run's app ended with status {status}",
                 hint="see its output log; -9 is often a lack of memory",
                 phase="training",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hanse.config.application import difference, digest, freeze, manifest, read_manifest, thaw
@@ -28,11 +28,12 @@ from hanse.site.gate import Expected, Gate, Released, Withheld
 from hanse.site.home import SiteHome
 from hanse.site.ledger import NoBudget
 from hanse.site.policy import Policy
-from hanse.site.process import JobProcess
+from hanse.site.process import JobDied, JobProcess
 from hanse.site.releases import Occasion, ReleaseLog
 from hanse.site.verdict import Request, Situation, verdict
 
 Say = Callable[[str], None]
+Made = TypeVar("Made")
 ROOM = 2**20
 """Free bytes below which a refusal may be due to the disk: it is answered anew when there are."""
 
@@ -74,7 +75,22 @@ class SiteRun:
         self.read: Specification | None = None
         self.request: Request | None = None
         self.fingerprint = ""
+        self.was_killed = False
+        """Whether the last answer to ``prepare`` was no since the job was killed: it may pass."""
         self.made = set[Path]()
+
+    def _twice(self, act: Callable[[], Made]) -> Made:
+        """Do what needs the job; once more, with a new one, if its process was killed meanwhile.
+
+        Something else on the machine may have done that. What kills it twice is the run's own.
+        """
+        try:
+            return act()
+        except JobDied as error:
+            self._check_going(error)
+            self.place.say(f"{self.run}: {error}: it is started again")
+            self.close()
+            return act()
 
     def open(self) -> None:
         """Read the spec, check it against policy and app, start the job; once."""
@@ -152,14 +168,16 @@ class SiteRun:
 
     def prepare(self) -> dict[str, Any]:
         """Return the answer to ``prepare``."""
+        self.was_killed = False
         try:
-            self.open()
+            self._twice(self.open)
         except NotPermitted as refused:
             return {"accepted": False, "reasons": refused.reasons}
         except (TransportError, Missing):
             raise
         except HanseError as error:
             self._check_going(error)
+            self.was_killed = isinstance(error, JobDied)
             return {"accepted": False, "reasons": [self._said(error, "preparing")]}
         return {"accepted": True, "fingerprint": self.fingerprint}
 
@@ -177,7 +195,7 @@ class SiteRun:
             if self.read is None:
                 told: Any = self.place.line.request("GET", f"/v1/runs/{self.run}/spec").json()
                 self.read = read_spec(told["spec"], read_layout(told["layout"]))
-            self._settle(asked)
+            self._twice(lambda: self._settle(asked))
             keep_model(self.read, self._model(asked), self.folder / "model.safetensors")
             reach(Point.SITE_MODEL_KEPT)
         self.close()
@@ -192,14 +210,16 @@ class SiteRun:
         self, asked: Mapping[str, Any], what: Any, kind: str, **more: Any
     ) -> dict[str, Any]:
         occasion = Occasion(self.run, asked["round"], what)
-        try:
+        out = self.folder / f"{asked['round']}-{kind}.frame"
+
+        def compute() -> str:
             self.open()
             self._gate(kind)
             self._settle(asked)
-            out = self.folder / f"{asked['round']}-{kind}.frame"
-            refused = ""
-            if not self._is_whole(out, occasion):
-                refused = self._compute(asked, kind, out, more)
+            return "" if self._is_whole(out, occasion) else self._compute(asked, kind, out, more)
+
+        try:
+            refused = self._twice(compute)
             gate, expected = self._gate(kind)
             with _again_if_full():
                 self.place.record.open_anew()
