@@ -13,6 +13,7 @@ from tests.crash.supervised import KILL, Supervised
 import hanse
 from hanse.failpoints import Point
 
+pytestmark = pytest.mark.timeout(600)
 ROUNDS = 4
 SITE = [point for point in Point if point.startswith("site-")]
 JOB = [point for point in Point if point.startswith("job-")]
@@ -88,7 +89,6 @@ def schedule(supervised: Supervised, digest: str, seed: int) -> None:
     supervised.check(id, digest)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(6))
 def test_ten_random_schedules(supervised, digest, seed):
     for number in range(10 * seed, 10 * seed + 10):
