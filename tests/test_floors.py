@@ -20,7 +20,7 @@ FLOORS = (
     "train data",
     "sim config names source report",
     "net site coordinator evidence",
-    "advise cli dashboard up",
+    "advise cli dashboard up faultsim",
     "__init__ __main__",  # the door: above all floors
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

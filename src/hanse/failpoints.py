@@ -13,7 +13,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 
 from hanse.errors import ConfigError
@@ -72,6 +73,19 @@ def reach(point: Point) -> None:
     """
     if _armed:
         _strike(point)
+    if _watcher is not None:
+        _watcher(point)
+
+
+@contextmanager
+def watching(watcher: Callable[[Point], None]) -> Generator[None]:
+    """Call ``watcher`` at each place that is reached, in any thread: what it raises goes on."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
 
 
 def armed_by(text: str) -> dict[Point, tuple[int, str]]:
@@ -110,6 +124,7 @@ def _strike(point: Point) -> None:
             raise OSError(number, os.strerror(number))
 
 
+_watcher: Callable[[Point], None] | None = None
 ACTIONS = ("kill", "delay", "eio", "enospc")
 _lock = threading.Lock()
 _armed = armed_by(os.environ.get(VARIABLE, ""))

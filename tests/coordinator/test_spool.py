@@ -57,6 +57,29 @@ def test_what_arrived_is_read_back_whole_and_by_chunks(room, size):
     assert b"".join(map(bytes, upload.chunks())) == content
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["the file", "its name"])
+def test_what_could_not_be_synced_has_not_arrived(room, monkeypatch, which):
+    upload = fill(room.upload("ulm", LISTING))
+    syncs = iter([None] * which + [OSError(28, "No space left on device")])
+    real = os.fsync
+
+    def fsync(file):
+        found = next(syncs, None)
+        if found is not None:
+            raise found
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space"):
+        upload.finish()
+    assert upload.next == 0
+    with pytest.raises(ProtocolError, match="0 of 3 chunks"):
+        upload.finish()
+    assert fill(upload).read() == CONTENT
+    upload.finish()
+    assert room.found("ulm").read() == CONTENT
+
+
 def test_chunks_may_be_any_kind_of_bytes(room):
     upload = room.upload("ulm", LISTING)
     writer = upload.writer()

@@ -9,7 +9,7 @@ import pytest
 from tests.laws.toys import Rounds
 
 from hanse.config.specification import Specification, read_spec
-from hanse.coordinator.blobs import BlobStore
+from hanse.coordinator.blobs import BlobStore, Damaged
 from hanse.coordinator.spool import Room, Spool
 from hanse.coordinator.total import Memory, absorb, fold
 from hanse.core import seeds
@@ -244,6 +244,19 @@ def test_folding_uploads_in_any_order_is_adding_their_shares(layout, tmp_path):
     for number, order in enumerate((SITES, SITES[::-1])):
         ordered = {site: shares[site] for site in order}
         assert same(folded(read, spool.room("heart-1", number), ordered), expected)
+
+
+def test_an_update_that_the_disk_gives_back_otherwise_is_not_summed_as_nothing(tmp_path):
+    read = reading(fedavg(), SHORT)
+    share = frame_of(read, share_of(read, "ulm", 1))
+    upload(Spool(tmp_path).room("heart-1", 0), "ulm", share).finish()
+    path = tmp_path / "heart-1@0" / "ulm.upload"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    found = Spool(tmp_path).room("heart-1", 0).found("ulm")
+    with pytest.raises(Damaged, match="chunk 0 of a counted update is damaged"):
+        fold(found, share_frame(read.spec.bound), read.spec.bound, read.spec.bound.accumulator())
 
 
 @pytest.mark.parametrize("size", [2**18 - 32, 2**18 - 16, 2**18, 2**18 + 16, 2**18 + 3])

@@ -127,7 +127,7 @@ def test_a_run_begins_by_asking_every_site_whether_it_takes_part():
         "round": 0,
         "blob": None,
         "body": {},
-        "settled": None,
+        "counted": None,
     }
 
 
@@ -158,7 +158,7 @@ def test_the_cohort_is_asked_to_train_from_the_model_and_told_what_was_announced
     assert due(course) == Wait(62.0)
     assert kinds(course) == {site: [("train", 1)] for site in ABC}
     asked = assignments(course, "b")[0]
-    assert (asked.blob, asked.body, asked.settled) == ("model-0", {"announced": TOLD}, None)
+    assert (asked.blob, asked.body, asked.counted) == ("model-0", {"announced": TOLD}, None)
 
 
 def test_who_is_not_in_the_cohort_is_asked_nothing():
@@ -218,7 +218,15 @@ def test_a_round_with_too_few_is_absorbed_as_nothing_and_the_next_one_opens():
     assert isinstance(action.state, rounds.Aborted)
     assert action.blobs == {}
     course = step(course, Absorbed(1, "model-0", "", {}, 4.0))
-    assert course.settled == dict.fromkeys(ABC, (1, False))
+    assert course.counted == {}
+
+
+def test_a_site_that_was_away_when_its_round_ended_learns_later_that_it_was_counted():
+    course = after(*SUMMED, *map(scored, ABC), Judged(1, {}, 6.0), Opened(2, TOLD, 7.0))
+    course = step(step(course, report("b", 2, 8.0)), report("c", 2, 8.0))
+    course = step(step(course, Ticked(67.0)), absorbed(2, 67.0))
+    assert course.counted == {"a": 1, "b": 2, "c": 2}
+    assert assignments(course, "a")[0].counted == 1
 
 
 def test_a_round_of_nobody_is_absorbed_at_once():
@@ -238,7 +246,7 @@ def test_the_model_of_a_round_is_judged_by_every_site_even_those_that_did_not_tr
     course = step(step(course, report(cohort)), absorbed(1))
     assert course.stage == "evaluating"
     assert kinds(course) == {site: [("evaluate", 1)] for site in ABC}
-    assert assignments(course, cohort)[0].settled == (1, True)
+    assert assignments(course, cohort)[0].counted == 1
     assert assignments(course, cohort)[0].blob == "model-1"
 
 
@@ -295,7 +303,7 @@ def test_a_run_ends_for_a_site_when_it_says_that_it_has_the_model():
     assert (course.stage, course.outcome, course.reason) == ("ended", "stopped", "by anna")
     asked = assignments(course, "a")[0]
     assert (asked.kind, asked.round, asked.blob) == ("finish", 1, "model-1")
-    assert (asked.body, asked.settled) == ({"outcome": "stopped"}, (1, True))
+    assert (asked.body, asked.counted) == ({"outcome": "stopped"}, 1)
     course = step(course, Acknowledged("a", 1, "#", 7.0))
     assert kinds(course) == {"a": [], "b": [("finish", 1)], "c": [("finish", 1)]}
     assert due(course) == Wait()
@@ -608,11 +616,9 @@ class AnyOrder(RuleBasedStateMachine):
             assert action.blobs == {}
         self.counted[number] = set(action.blobs)
         self.absorbed += 1
-        cohort, before = action.state.plan.cohort, self.course.settled
+        before = self.course.counted
         self.record(Absorbed(number, f"model-{number}", f"memory-{number}", {}, self.now))
-        for site in self.course.members:
-            settled = (number, site in action.blobs) if site in cohort else before.get(site)
-            assert self.course.settled.get(site) == settled
+        assert self.course.counted == {**before, **dict.fromkeys(action.blobs, number)}
 
     # Rules
 

@@ -7,6 +7,7 @@ released once.
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,17 @@ from hanse.failpoints import Point, reach
 from hanse.sim.evaluation import tallied
 from hanse.sim.rounds import row_of
 
+FIRST_LOOK_S, LAST_LOOK_S = 30.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """When the model was looked at last, and how long until it is again."""
+
+    model: str
+    at: float
+    pause_s: float
+
 
 class Driver:
     """The thread of one run, and the sum that it has under way."""
@@ -30,6 +42,7 @@ class Driver:
     def __init__(self, run: LiveRun) -> None:
         """Destroy what an earlier process had summed already; nothing runs yet."""
         self.run, self.stopping = run, False
+        self.look = Look("", 0.0, FIRST_LOOK_S)
         self.summed: Accumulator | None = None
         self.folded: set[str] = set()
         self.thread = threading.Thread(target=self._work, name=f"hanse-{run.id}", daemon=True)
@@ -49,36 +62,70 @@ class Driver:
             self.thread.join()
 
     def _work(self) -> None:
-        """Carry the run on; end it, with the reason, if something unforeseen happens."""
+        """Carry the run on; end the process if the disk fails."""
         try:
-            self._carry_on()
+            while not self.stopping and self.run.course.outcome is None:
+                seen = self.run.course
+                if not self.turn(seen):
+                    self._wait(seen)
         except JournalBroken:
             raise
-        except Damaged as error:
-            self._record(events.Concluded("failed", str(error), self.run.clock.now()))
         except OSError as error:
             fail_stop(error)
+
+    def turn(self, at: course.Course) -> bool:
+        """Do what is due in ``at``, the course as it is; False if that is to wait.
+
+        What is damaged, or unforeseen, ends the run with the reason. OSError if the disk fails:
+        then what is in memory may be ahead of what is on disk, and the process must end.
+        """
+        try:
+            return self._do(course.due(at), at)
+        except Damaged as error:
+            self._record(events.Concluded("failed", str(error), self.run.clock.now()))
+        except OSError:
+            raise
         except Exception as error:
             said = f"{type(error).__name__}: {error}: this is a bug in Hanse"
             self._record(events.Concluded("failed", said, self.run.clock.now()))
+        return True
 
-    def _carry_on(self) -> None:
-        while not self.stopping and self.run.course.outcome is None:
-            before = self.run.course
-            action = course.due(before)
-            match action:
-                case course.Open(number):
-                    announced = self.run.read.spec.bound.announce(self._memory().states)
-                    self._record(events.Opened(number, announced, self.run.clock.now()))
-                case course.Absorb():
-                    self._absorb(action)
-                case course.Judge(scoring):
-                    self._judge(scoring)
-                case course.Conclude():
-                    self._record(self._concluded())
-                case course.Wait(until):
-                    self._fold(before)
-                    self._wait(before, until)
+    def _do(self, action: course.Action, at: course.Course) -> bool:
+        match action:
+            case course.Open(number):
+                announced = self.run.read.spec.bound.announce(self._memory().states)
+                self._record(events.Opened(number, announced, self.run.clock.now()))
+            case course.Absorb():
+                self._absorb(action)
+            case course.Judge(scoring):
+                self._judge(scoring)
+            case course.Conclude():
+                self._record(self._concluded())
+            case course.Wait(until):
+                self._fold(at)
+                self._look(at)
+                if until is None or until > self.run.clock.now():
+                    return False
+                self._record(events.Ticked(self.run.clock.now()))
+        return True
+
+    def _look(self, at: course.Course) -> None:
+        """Verify, now and then, the model that is waited for: sites cannot train on a damaged one.
+
+        They would try for ever, since what they are sent is not verified here; Damaged ends that.
+        """
+        now, last = self.run.clock.now(), self.look
+        if at.model != last.model:
+            self.look = Look(at.model, now, FIRST_LOOK_S)
+        elif now >= last.at + last.pause_s:
+            self.run.blobs.map(at.model)
+            self.look = Look(at.model, now, min(2 * last.pause_s, LAST_LOOK_S))
+
+    def wakes(self, seen: course.Course) -> float:
+        """Return at which second of the run's clock there is something to do, if nothing comes."""
+        action, looks = course.due(seen), self.look.at + self.look.pause_s
+        until = action.until if isinstance(action, course.Wait) else None
+        return looks if until is None else min(until, looks)
 
     def _concluded(self) -> events.Event:
         """Return the end of a run whose rounds are over: one that trained nothing has failed."""
@@ -94,11 +141,9 @@ class Driver:
             if self.run.course.outcome is None:
                 self.run.record(event)
 
-    def _wait(self, seen: course.Course, until: float | None) -> None:
-        left = None if until is None else until - self.run.clock.now()
-        if left is not None and left <= 0:
-            self._record(events.Ticked(self.run.clock.now()))
-            return
+    def _wait(self, seen: course.Course) -> None:
+        """Wait until the run is no more as ``seen``, or its time is up."""
+        left = self.wakes(seen) - self.run.clock.now()
         with self.run.news:
             self.run.news.wait_for(lambda: self.stopping or self.run.course is not seen, left)
 

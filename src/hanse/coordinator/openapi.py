@@ -70,7 +70,7 @@ MEMBER = closed(
 EVENT = closed(seq=WHOLE, kind=TEXT, body=ANY, at=NUMBER, hash=HEX64)
 ASSIGNMENT = closed(
     run=TEXT, kind=TEXT, round=WHOLE, blob=maybe(HEX64), body=ANY,
-    settled=maybe(closed(round=WHOLE, counted=TRUTH)),
+    counted=maybe(WHOLE),
 )  # fmt: skip
 SITE = closed(
     name=TEXT, key=HEX64, words=TEXT, revoked=TRUTH, away_s=maybe(NUMBER), doing=TEXT

@@ -5,6 +5,7 @@ tests of access are made from it. A route without a rule cannot be written down.
 """
 
 import asyncio
+import errno
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
 from hanse.coordinator.access import Role, Who, certificate_name, person
-from hanse.coordinator.journal import JournalBroken
+from hanse.coordinator.journal import JournalBroken, fail_stop
 from hanse.coordinator.office import Office
 from hanse.core.canonical import Json, encode
 from hanse.errors import HanseError, ProtocolError
@@ -27,6 +28,8 @@ from hanse.net.problems import MEDIA_TYPE, Busy, Forbidden, Missing, NotTrusted,
 from hanse.net.signing import digest_of, response_text
 
 MIB = 2**20
+BROKEN = (errno.EIO, errno.EROFS)
+"""What a disk says that is not to be believed any more, unlike one that is full."""
 BEFORE_SESSIONS = ("/v1/challenge", "/v1/session")
 SITE_RUN, RUN = "site's run", "run"
 """Whose the ``{run}`` of a path must be: the site takes part in it, or the person may see it."""
@@ -100,6 +103,8 @@ def _endpoint(
         except JournalBroken:
             return _problem(Busy("the journal cannot be written"), signature, signer)
         except OSError as error:
+            if error.errno in BROKEN:
+                fail_stop(error)
             return _problem(_seen(row, error, "the disk fails, or is full"), signature, signer)
         except Exception as error:  # a mistake of ours is no reason to tell a peer more
             return _problem(_seen(row, error, "something unforeseen"), signature, signer)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanse.config.specification import Specification
-from hanse.coordinator.blobs import BlobStore
+from hanse.coordinator.blobs import BlobStore, Damaged
 from hanse.coordinator.uploads import Upload
 from hanse.core import seeds
 from hanse.core.accelerate import kernels_for
@@ -27,7 +27,13 @@ States = dict[str, dict[str, NDArray[Any]]]
 
 
 def fold(upload: Upload, frame: Frame, bound: BoundPipeline, into: Accumulator) -> None:
-    """Add a complete upload, which has been inspected, to the running sum."""
+    """Add a complete upload, which has been inspected, to the running sum.
+
+    Damaged if it is not whole any more: after a start, what is not as it was written has not
+    arrived.
+    """
+    if not upload.is_complete:
+        raise Damaged(f"chunk {upload.next} of a counted update is damaged")
     add, grids = kernels_for(into.vector.size).accumulate, bound.grids
     for number, chunk in enumerate(upload.chunks()):
         for name, first, view in frame.pieces(number * CHUNK, chunk):

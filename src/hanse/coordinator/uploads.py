@@ -51,14 +51,19 @@ class Upload:
         self._key = room_key
         self._writer: Writer | None = None  # who sends now
         self._chunk: Chunk | None = None  # what has come of chunk ``next``
-        has_begun = first_bytes(path, len(listing.packed)) == listing.packed
-        if not has_begun:
-            path.unlink(missing_ok=True)
-            with open_new(path) as file:
-                file.write(listing.packed)
-            names.forget(path.name)
+        self._is_there = first_bytes(path, len(listing.packed)) == listing.packed
+        self.next = self._arrived() if self._is_there else 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the file, if it is not there."""
+        if not self._is_there:
+            self._path.unlink(missing_ok=True)
+            with open_new(self._path) as file:
+                file.write(self.listing.packed)
+            self._names.forget(self._path.name)
+            self._is_there = True
             reach(Point.UPLOAD_BEGUN)
-        self.next = self._arrived() if has_begun else 0
 
     @property
     def is_complete(self) -> bool:
@@ -71,6 +76,8 @@ class Upload:
         So a site whose line broke goes on at once, even if its old connection still seems to live.
         """
         with self._lock:
+            if not self._has_ended:
+                self._begin()
             self._writer, self._chunk = Writer(self, self.next), None
             return self._writer
 
@@ -99,9 +106,18 @@ class Upload:
             self._has_ended = True
 
     def finish(self) -> None:
-        """Make a complete upload durable; ProtocolError if chunks are missing, or it has ended."""
+        """Make a complete upload durable; ProtocolError if chunks are missing, or it has ended.
+
+        After an OSError nothing has arrived: what could not be forced to the disk once is not
+        believed when a second attempt succeeds (Rebello et al., ATC'20).
+        """
         with self._lock:
-            self._finish()
+            try:
+                self._finish()
+            except OSError:
+                self.next, self._is_there, self._writer, self._chunk = 0, False, None, None
+                self._path.unlink(missing_ok=True)
+                raise
 
     def _finish(self) -> None:
         if self._has_ended:

@@ -5,9 +5,9 @@ Integers beyond 2^53 have no exact double and are refused; so are NaN and infini
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -44,9 +44,11 @@ def encode(value: Json) -> str:
     match value:
         case str():
             value.encode()  # a lone surrogate has no UTF-8, and RFC 8785 §3.2.2.2 refuses it
-            return json.dumps(value, ensure_ascii=False)
-        case None | bool():
-            return json.dumps(value)
+            return encode_basestring(value)
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
         case int():
             if abs(value) > 2**53:
                 raise ValueError(f"{value} is beyond 2^53: write it as a string")
@@ -58,7 +60,9 @@ def encode(value: Json) -> str:
         case Mapping():
             if not all(isinstance(name, str) for name in value):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may err
                 raise TypeError("a name in JSON is a string")
-            names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+            names = sorted(value)
+            if not all(map(str.isascii, names)):
+                names.sort(key=lambda name: name.encode("utf-16-be"))
             return "{" + ",".join(f"{encode(n)}:{encode(value[n])}" for n in names) + "}"
         case Sequence():
             return "[" + ",".join(map(encode, value)) + "]"

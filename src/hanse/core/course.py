@@ -79,7 +79,8 @@ class Scoring:
 class Course:
     """A run under way: ``round`` rounds are absorbed, ``model`` is the blob of what they left.
 
-    ``settled``: site → (round, whether its report was counted), of its last round.
+    ``counted``: site → the last round in which its report was counted. It stands until there is a
+    later one: a site that is away when a round ends learns of it in any round thereafter.
     """
 
     spec: RunSpec
@@ -92,7 +93,7 @@ class Course:
     announced: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
     blobs: Mapping[str, str] = field(default_factory=dict[str, str])
     scoring: Scoring | None = None
-    settled: Mapping[str, tuple[int, bool]] = field(default_factory=dict[str, "tuple[int, bool]"])
+    counted: Mapping[str, int] = field(default_factory=dict[str, int])
     outcome: Outcome | None = None
     reason: str = ""
     told: frozenset[str] = frozenset()
@@ -187,35 +188,34 @@ class Assignment:
     round: int
     blob: str | None
     body: Mapping[str, Json]
-    settled: tuple[int, bool] | None
+    counted: int | None
 
     def json(self, run: str) -> dict[str, Json]:
         """Return the assignment as it travels."""
-        settled = self.settled and {"round": self.settled[0], "counted": self.settled[1]}
         return {
             "run": run,
             "kind": self.kind,
             "round": self.round,
             "blob": self.blob,
             "body": self.body,
-            "settled": settled or None,
+            "counted": self.counted,
         }
 
 
 def assignments(course: Course, site: str) -> list[Assignment]:
     """Return what ``site`` is asked now."""
-    member, settled = course.members[site], course.settled.get(site)
+    member, counted = course.members[site], course.counted.get(site)
     if course.outcome is not None:
         body: dict[str, Json] = {"outcome": course.outcome}
-        finish = Assignment("finish", course.round, course.model, body, settled)
+        finish = Assignment("finish", course.round, course.model, body, counted)
         return [finish] if member.is_ready and site not in course.told else []
     if not member.is_ready:
         return [Assignment("prepare", member.attempt, None, {}, None)]
     if course.scoring is not None and course.scoring.is_open(site):
-        return [Assignment("evaluate", course.round, course.model, {}, settled)]
+        return [Assignment("evaluate", course.round, course.model, {}, counted)]
     if isinstance(course.opened, rounds.Open) and _is_awaited(course.opened, site):
         told = {"announced": course.announced}
-        return [Assignment("train", course.round + 1, course.model, told, settled)]
+        return [Assignment("train", course.round + 1, course.model, told, counted)]
     return []
 
 
@@ -330,8 +330,7 @@ def _absorb(course: Course, event: Absorbed) -> Course:
     if course.stage != "summing" or event.round != course.round + 1:
         raise ProtocolError(f"round {event.round} cannot be absorbed while {course.stage}")
     assert isinstance(course.opened, rounds.Final)
-    counted = _counted(course.opened)
-    fresh = {site: (event.round, site in counted) for site in course.opened.plan.cohort}
+    fresh = dict.fromkeys(_counted(course.opened), event.round)
     scoring = None
     evaluation = course.spec.evaluation
     if evaluation.is_due(event.round, course.spec.rounds) and evaluation.release != "none":
@@ -346,7 +345,7 @@ def _absorb(course: Course, event: Absorbed) -> Course:
         opened=None,
         blobs={},
         scoring=scoring,
-        settled={**course.settled, **fresh},
+        counted={**course.counted, **fresh},
     )
 
 

@@ -7,7 +7,7 @@ length, dtype or shape of a peer's is ever believed.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,17 +40,7 @@ class Frame:
     @cached_property
     def header(self) -> bytes:
         """The bytes before the first tensor; their number is a multiple of 64."""
-        members, at = list[str](), 0
-        for name, dtype, length in self.tensors:
-            end = at + length * np.dtype(dtype).itemsize
-            members.append(
-                f'{json.dumps(name)}:{{"dtype":"{DTYPES[dtype]}","shape":[{length}],'
-                f'"data_offsets":[{at},{end}]}}'
-            )
-            at = end
-        text = ("{" + ",".join(members) + "}").encode()
-        text += b" " * (-(8 + len(text)) % ALIGNMENT)
-        return len(text).to_bytes(8, "little") + text
+        return _header(self.tensors)
 
     @cached_property
     def size(self) -> int:
@@ -110,6 +100,21 @@ class Frame:
             found[name] = np.frombuffer(content, little, length, at)
             at += length * little.itemsize
         return found
+
+
+@lru_cache(maxsize=256)
+def _header(tensors: tuple[tuple[str, str, int], ...]) -> bytes:
+    members, at = list[str](), 0
+    for name, dtype, length in tensors:
+        end = at + length * np.dtype(dtype).itemsize
+        members.append(
+            f'{json.dumps(name)}:{{"dtype":"{DTYPES[dtype]}","shape":[{length}],'
+            f'"data_offsets":[{at},{end}]}}'
+        )
+        at = end
+    text = ("{" + ",".join(members) + "}").encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
 
 
 def model_frame(layout: Layout) -> Frame:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hanse.core import seeds
@@ -154,6 +155,20 @@ class Station:
                 turn = Turn(self.seed, round, client)
                 counts[client] = self.kernel.evaluate(vector, test, turn, local)
         return counts
+
+    def counts(
+        self, vector: Vector, client: str, round: int, tally: BoundPipeline
+    ) -> Share | Refused:
+        """Return what the pipeline of evaluations makes of one client's counts.
+
+        Refused if the client has no test data.
+        """
+        counts = self.evaluate(vector, [client], round)
+        if client not in counts:
+            return Refused("no test data")
+        nothing = np.zeros(0, dtype=self.bound.layout.dtype)
+        share, _ = tally.encode(nothing, counts[client], partial(seeds.stream, 0))
+        return share
 
 
 def _by_step(kept: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:

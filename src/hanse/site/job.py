@@ -13,10 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hanse.config.specification import Specification, layout_json, read_layout, read_spec
-from hanse.core import seeds
 from hanse.core.accelerate import WORTH
 from hanse.core.frames import model_frame, share_frame
 from hanse.core.layout import Vector
@@ -26,14 +23,12 @@ from hanse.core.work import Train
 from hanse.errors import ConfigError, HanseError, TaskError, TransportError
 from hanse.failpoints import Point, reach
 from hanse.names import resolve
-from hanse.sim.files import flat, nested_of, read_tensors, write_tensors, write_whole
+from hanse.sim.files import write_whole
 from hanse.sim.messages import preserve, quiet, receive, send
 from hanse.sim.population import Sites
-from hanse.sim.station import Kept, Station
+from hanse.sim.station import Station
+from hanse.site.kept import ClientMemory, Folder
 from hanse.train.local import Task
-
-KEPT = "kept.safetensors"
-PROVISIONAL = "provisional.safetensors"
 
 
 class Job:
@@ -57,36 +52,8 @@ class Job:
         sites = Sites(resolve(spec.data, folder, "data"), [self.site], sources, spec.seed)
         self.station = Station(task.kernel(), sites, spec.bound, spec.seed)
         self.work = Train(spec.local, self.read.strategy.correction)
-        self.kept_round, self.pending = 0, 0
-        self._load()
+        self.memory = ClientMemory(self.site, self.station, Folder(self.store))
         self.rows = self.station.data(self.site)[0].n
-
-    def _load(self) -> None:
-        """Read what this site keeps between rounds, and what it would keep of its last report."""
-        for name in (KEPT, PROVISIONAL):
-            if not (self.store / name).exists():
-                continue
-            tensors, facts = read_tensors(self.store / name)
-            kept: Kept = nested_of("kept", tensors)
-            if name == KEPT:
-                self.station.kept, self.kept_round = kept, facts["round"]
-            else:
-                self.station.provisional, self.pending = kept, facts["round"]
-
-    def settle(self, round: int, counted: bool) -> None:
-        """Keep or forget what was provisional of ``round``; a second time does nothing."""
-        if round == self.pending and round > self.kept_round:
-            self.station.commit([self.site] if counted else [])
-            reach(Point.JOB_MEMORY_COMMITTED)
-            if counted:
-                self._write(KEPT, self.station.kept, round)
-                self.kept_round = round
-            reach(Point.JOB_MEMORY_KEPT)
-            (self.store / PROVISIONAL).unlink(missing_ok=True)
-
-    def _write(self, name: str, kept: Kept, round: int) -> None:
-        if kept:
-            write_tensors(self.store / name, flat("kept", kept), {"round": round})
 
     def train(self, round: int, model: Path, announced: Mapping[str, Any], out: Path) -> str:
         """Train, and write the share's frame to ``out``; return why it is refused, or nothing."""
@@ -94,9 +61,7 @@ class Job:
         share = self.station.share(start, self.site, self.work, round, announced)
         if isinstance(share, Refused):
             return share.reason
-        self._write(PROVISIONAL, self.station.provisional, round)
-        reach(Point.JOB_MEMORY_PROVISIONAL)
-        self.pending = round
+        self.memory.trained(round)
         wired = on_wire(share.vector, share.scale)
         arrays = {"model": wired, "scalars": share.scalars, **share.extras}
         write_whole(out, *share_frame(self.read.spec.bound).parts(arrays), durable=False)
@@ -105,14 +70,8 @@ class Job:
 
     def evaluate(self, round: int, model: Path, out: Path) -> str:
         """Evaluate, and write the counts' frame to ``out``; return why there are none."""
-        counts = self.station.evaluate(self._vector(model), [self.site], round)
-        if self.site not in counts:
-            return "no test data"
         tally = self.read.spec.tally
-        nothing = np.zeros(0, dtype=self.read.spec.layout.dtype)
-        share, _ = tally.encode(
-            nothing, counts[self.site], lambda purpose: seeds.stream(0, purpose)
-        )
+        share = self.station.counts(self._vector(model), self.site, round, tally)
         if isinstance(share, Refused):
             return share.reason
         write_whole(out, *share_frame(tally).parts({"scalars": share.scalars}), durable=False)
@@ -148,7 +107,7 @@ def answer(job: Job, told: Mapping[str, Any]) -> dict[str, Any]:
     """Do what one message says."""
     match told["do"]:
         case "settle":
-            job.settle(told["round"], told["counted"])
+            job.memory.settle(told["counted"])
             return {}
         case "train":
             paths = Path(told["model"]), Path(told["out"])

@@ -303,9 +303,9 @@ class SiteRun:
         return Gate(policy, NoBudget(), self.place.record), Expected(bound)
 
     def _settle(self, asked: Mapping[str, Any]) -> None:
-        settled = asked["settled"]
-        if settled is not None and self.job is not None:
-            self.job.ask({"do": "settle", **settled})
+        counted = asked["counted"]
+        if counted is not None and self.job is not None:
+            self.job.ask({"do": "settle", "counted": counted})
             reach(Point.SITE_SETTLED)
 
     def _model(self, asked: Mapping[str, Any]) -> Path:
