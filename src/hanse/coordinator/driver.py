@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hanse.coordinator.blobs import Damaged
-from hanse.coordinator.journal import JournalBroken, fail_stop
+from hanse.coordinator.history import JournalBroken
+from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.live import LiveRun
 from hanse.coordinator.total import Memory, absorb, fold
 from hanse.core import course, events, rounds

@@ -15,8 +15,9 @@ from typing import Any
 
 from hanse.config.specification import Specification
 from hanse.coordinator.blobs import BlobStore
-from hanse.coordinator.journal import Entry, Journal
+from hanse.coordinator.journal import Journal
 from hanse.coordinator.receiving import Receiving
+from hanse.coordinator.schema import Entry
 from hanse.coordinator.spool import Room, Spool
 from hanse.core import course, events, rounds
 from hanse.core.canonical import Json, digest

@@ -19,7 +19,8 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
 from hanse.coordinator.access import Role, Who, certificate_name, person
-from hanse.coordinator.journal import JournalBroken, fail_stop
+from hanse.coordinator.history import JournalBroken
+from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
 from hanse.core.canonical import Json, encode
 from hanse.errors import HanseError, ProtocolError

@@ -68,7 +68,15 @@ def chain_hash(*, seq: int, stream: str, kind: str, body: str, prev: str) -> str
 
 
 def check_chain(rows: Iterable[Row[Any]], name: str, *, whole: bool = False) -> tuple[int, str]:
-    """Return (seq, hash) of the last of ``rows``, (0, START) if there are none.
+    """Return (seq, hash) of the last of ``rows``, (0, START) if there are none; as `chained`."""
+    seq, last = 0, START
+    for row in chained(rows, name, whole=whole):
+        seq, last = row.seq, row.hash
+    return seq, last
+
+
+def chained(rows: Iterable[Row[Any]], name: str, *, whole: bool = False) -> Iterator[Row[Any]]:
+    """Yield ``rows``, each once it is verified.
 
     ConfigError unless each hash is that of its row, and each row follows the one before it. Unless
     ``whole``, a first row with another number than 1 is believed about what was before it. An end
@@ -85,7 +93,7 @@ def check_chain(rows: Iterable[Row[Any]], name: str, *, whole: bool = False) -> 
                 "the last backup, and find out who can write there",
             )
         seq, last = row.seq, row.hash
-    return seq, last
+        yield row
 
 
 def complaints(row: Row[Any], seq: int, prev: str) -> Iterator[str]:
