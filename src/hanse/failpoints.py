@@ -49,6 +49,7 @@ class Point(StrEnum):
     SHARE_FOLDED = "share-folded"
     MODEL_MOVED = "model-moved"
     MEMORY_STORED = "memory-stored"
+    ROUND_REOPENED = "round-reopened"
     ROUND_ABSORBED = "round-absorbed"
     ROOMS_FORGOTTEN = "rooms-forgotten"
     ROUND_JUDGED = "round-judged"

@@ -123,7 +123,7 @@ def expected(row: Route, sender: Sender, by: str, members: set[str]) -> set[str]
 
 
 def filled(row: Route, run: str) -> str:
-    parts = {"run": run, "round": "1", "kind": "train", "first": "0", "name": "nobody"}
+    parts = {"run": run, "round": "1", "kind": "train", "first": "0", "name": "nobody", "seq": "0"}
     return row.path.format(blob="0" * 64, **parts)
 
 

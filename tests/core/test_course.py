@@ -38,6 +38,7 @@ from hanse.core.events import (
     Opened,
     Prepared,
     Refused,
+    Reopened,
     Reported,
     Scored,
     Ticked,
@@ -158,7 +159,34 @@ def test_the_cohort_is_asked_to_train_from_the_model_and_told_what_was_announced
     assert due(course) == Wait(62.0)
     assert kinds(course) == {site: [("train", 1)] for site in ABC}
     asked = assignments(course, "b")[0]
-    assert (asked.blob, asked.body, asked.counted) == ("model-0", {"announced": TOLD}, None)
+    assert (asked.blob, asked.body, asked.counted) == (
+        "model-0",
+        {"announced": TOLD, "again": 0},
+        None,
+    )
+
+
+def test_a_round_of_which_an_update_is_lost_begins_again_and_asks_anew():
+    course = after(*READY, *map(report, ABC))
+    assert course.stage == "summing"
+    course = step(course, Reopened(1, "the update of b is no more there", 4.0))
+    assert (course.stage, dict(course.blobs)) == ("training", {})
+    assert course.again == ("the update of b is no more there",)
+    assert due(course) == Wait(64.0)
+    assert [assignments(course, site)[0].body["again"] for site in ABC] == [1, 1, 1]
+    for site in ABC:
+        course = step(course, report(site, now=5.0))
+    course = step(course, absorbed(1, 6.0))
+    assert course.counted == dict.fromkeys(ABC, 1)
+    opened = after(*SUMMED, *map(scored, ABC), Judged(1, {}, 6.0), Opened(2, TOLD, 7.0))
+    assert opened.again == ()
+    assert step(step(opened, Reopened(2, "x", 8.0)), Reopened(2, "y", 9.0)).again == ("x", "y")
+
+
+@pytest.mark.parametrize("events", [(), READY[:3], SUMMED], ids=["preparing", "between", "judged"])
+def test_no_round_begins_again_that_is_not_open(events):
+    with pytest.raises(ProtocolError, match="cannot begin again"):
+        step(after(*events), Reopened(1, "gone", 9.0))
 
 
 def test_who_is_not_in_the_cohort_is_asked_nothing():
@@ -436,7 +464,7 @@ def test_time_never_steps_back():
 
 
 EVENTS = [
-    *ready("a"), OPENED,
+    *ready("a"), OPENED, Reopened(1, "gone", 2.5),
     Declined("b", 3, "#p", ("no", "data"), 1.5), Declined("b", 3, "#p", (), 1.5), report("a"),
     Refused("a", 1, "#", "nö", 3.0), Failed("a", 1, "#", '"\n', 3.0),
     Late("a", 1, "train", "#", "late", 3.25), Ticked(4.0), absorbed(1), scored("a"),

@@ -53,8 +53,8 @@ def test_a_process_dies_at_every_place():
     passed = set()
     for point in AT:
         who = "west" if point.startswith(("site-", "job-")) else COORDINATOR
-        fault = Fault(0.0, "crash-at", who, 1.0, 1, point)
-        federation = Federation(Schedule(2, (fault,), is_judged=True))
+        faults = (Fault(0.0, "crash-at", who, 1.0, 1, point), Fault(0.6, "gone", who, 0.0))
+        federation = Federation(Schedule(2, faults, is_judged=True))
         federation.run()
         if not federation.armed:
             passed.add(point)

@@ -13,10 +13,10 @@ from hanse.core.spec import RunSpec
 from hanse.core.work import LocalTraining
 from hanse.data.schema import AtLeast, Category, Integer, Number, Schema
 from hanse.errors import TaskError
+from hanse.net.checks import Check
 from hanse.site.contract import (
     CLOCK_S,
     SPARE,
-    Check,
     check_batch,
     check_clock,
     check_disk,

@@ -34,6 +34,10 @@ COMMANDS = {
     "logs": "hanse.cli.federation:logs_command",
     "stop": "hanse.cli.federation:stop_command",
     "download": "hanse.cli.federation:download_command",
+    "doctor": "hanse.cli.upkeep:doctor_command",
+    "fsck": "hanse.cli.upkeep:fsck_command",
+    "backup": "hanse.cli.upkeep:backup_command",
+    "restore": "hanse.cli.upkeep:restore_command",
     "coordinator": "hanse.cli.coordinator:app",
     "site": "hanse.cli.site:app",
 }
@@ -42,7 +46,7 @@ COMMANDS = {
 
 EXTRA = {
     **dict.fromkeys(("login", "submit", "status", "why", "logs", "stop", "download"), "site"),
-    "up": "coordinator",
+    **dict.fromkeys(("up", "doctor", "fsck", "backup", "restore"), "coordinator"),
 }
 """Command → the extra that it needs, where that is not its own name."""
 OF_EXTRAS = ("urllib3", "sqlalchemy", "alembic", "starlette", "uvicorn", "uvloop", "httptools")

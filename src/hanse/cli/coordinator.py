@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import socket
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,11 +12,8 @@ from rich.text import Text
 from hanse.cli.places import HomeOption, home
 from hanse.cli.screen import Debug, out, plain_table
 from hanse.errors import ConfigError
-from hanse.net.account import Account
-from hanse.net.keys import read_private
 
 app = typer.Typer(help="Run a coordinator: it hands out work, adds up, and sees no data.")
-ADDRESS = "address.json"
 
 
 @app.command()
@@ -66,6 +62,7 @@ def start(
     debug: Debug = False,
 ) -> None:
     """Serve until it is stopped (Ctrl-C, SIGTERM); runs go on at the next start."""
+    from hanse.coordinator.doctor import ADDRESS
     from hanse.coordinator.home import Home
     from hanse.coordinator.service import serve
     from hanse.net.server import Server
@@ -105,6 +102,8 @@ def invite(
         raise ConfigError(
             f"{name!r} is no name", hint="use lower-case letters, digits and hyphens, at most 63"
         )
+    from hanse.coordinator.doctor import local_account
+
     account = local_account(home(folder, "coordinator"))
     told: Any = (
         account.dial().request("POST", "/v1/invitations", {"name": name, "role": role}).json()
@@ -115,6 +114,8 @@ def invite(
 @app.command()
 def sites(folder: HomeOption = None, debug: Debug = False) -> None:
     """List the sites: six words to compare by phone, and when each was heard of."""
+    from hanse.coordinator.doctor import local_account
+
     account = local_account(home(folder, "coordinator"))
     told: Any = account.dial().request("GET", "/v1/sites").json()
     table = plain_table("site", "six words", "heard of", "doing")
@@ -132,27 +133,8 @@ def revoke(
     debug: Debug = False,
 ) -> None:
     """Let a site or a person in no more, from their next request on."""
+    from hanse.coordinator.doctor import local_account
+
     account = local_account(home(folder, "coordinator"))
     account.dial().request("POST", f"/v1/members/{name}/revoke")
     out().print(f"{name} is revoked.")
-
-
-def local_account(folder: Path) -> Account:
-    """Return the operator's account of the coordinator in ``folder``, on this machine."""
-    if not (folder / "operator.json").exists():
-        raise ConfigError(
-            f"there is no coordinator in {folder}",
-            hint="make one: hanse coordinator init --name NAME",
-        )
-    token = str(json.loads(read_private(folder / "operator.json"))["token"])
-    try:
-        port = int(json.loads((folder / ADDRESS).read_text())["port"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            "the coordinator has not been started", hint="hanse coordinator start"
-        ) from error
-    settings = json.loads((folder / "coordinator.json").read_text())
-    hosts: list[str] = settings["hosts"]
-    host = next((h for h in ("localhost", "127.0.0.1") if h in hosts), hosts[0])
-    authority = (folder / "authority.pem").read_text()
-    return Account("operator", f"https://{host}:{port}", authority, token)

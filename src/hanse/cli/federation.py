@@ -88,6 +88,9 @@ def status_command(
     line = account().dial()
     listed: Any = line.request("GET", "/v1/runs").json()
     rows: list[Any] = listed["runs"]
+    if listed["restored"] is not None and not as_json:
+        at = listed["restored"]["at"]
+        err().print(f"The coordinator was restored from a backup of {at}: what came after is lost.")
     if follow or run:
         id = run or next((row["run"] for row in reversed(rows)), None)
         if id is None:

@@ -29,11 +29,14 @@ class Damaged(OSError):
 class BlobStore:
     """The blobs under one folder, which is made if it is not there; safe for many threads.
 
-    Opening a store removes what unfinished writers left, so one process opens it at a time.
+    Opening a store removes what unfinished writers left, so one process opens it at a time; unless
+    it is opened to be ``read_only``, which changes nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder, self._unfinished = folder / "sha256", folder / "unfinished"
+        if read_only:
+            return
         for each in (folder, self._folder, self._unfinished):
             make_folder(each)
         for left in self._unfinished.iterdir():

@@ -28,6 +28,10 @@ from hanse.sim.rounds import row_of
 FIRST_LOOK_S, LAST_LOOK_S = 30.0, 3600.0
 
 
+class ShareLost(Exception):
+    """A share that was counted cannot be summed: the disk lost it, or a backup had it not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """When the model was looked at last, and how long until it is again."""
@@ -82,6 +86,8 @@ class Driver:
         """
         try:
             return self._do(course.due(at), at)
+        except ShareLost as lost:
+            self._reopen(str(lost))
         except Damaged as error:
             self._record(events.Concluded("failed", str(error), self.run.clock.now()))
         except OSError:
@@ -155,9 +161,28 @@ class Driver:
         frame, room = share_frame(self.run.read.spec.bound), self.run.room(at.round + 1, "train")
         for site in at.opened.counted:
             if site not in self.folded:
-                fold(room.found(site), frame, self.run.read.spec.bound, self._sum())
+                try:
+                    upload = room.found(site)
+                    if upload.listing.id != at.blobs[site]:
+                        raise ShareLost(f"the update of {site} is not the one that was counted")
+                    fold(upload, frame, self.run.read.spec.bound, self._sum())
+                except FileNotFoundError as error:
+                    raise ShareLost(f"the update of {site} is no more there") from error
+                except Damaged as error:
+                    raise ShareLost(f"the update of {site}: {error}") from error
                 self.folded.add(site)
                 reach(Point.SHARE_FOLDED)
+
+    def _reopen(self, reason: str) -> None:
+        """Ask for the open round's updates once more: one of them cannot be summed.
+
+        The sites have what they sent, or compute it again, to the same bits.
+        """
+        number = self.run.course.round + 1
+        self.summed, self.folded = None, set[str]()
+        self.run.spool.destroy(self.run.id, 2 * number)
+        self._record(events.Reopened(number, reason, self.run.clock.now()))
+        reach(Point.ROUND_REOPENED)
 
     def _sum(self) -> Accumulator:
         """Return the running sum of this round, made when it is first needed."""

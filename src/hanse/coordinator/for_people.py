@@ -83,7 +83,9 @@ async def runs(asked: Asked) -> Json:
         for id, record in office.runs.records.items()
         if asked.who.role != "researcher" or record.by == asked.who.name
     ]
-    return {"runs": seen}
+    restored = office.registry.restored
+    told: Json = None if restored is None else {"seq": restored.seq, "at": restored.at}
+    return {"runs": seen, "restored": told}
 
 
 async def run(asked: Asked) -> Json:

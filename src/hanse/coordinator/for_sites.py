@@ -91,6 +91,14 @@ async def roster(asked: Asked) -> Json:
     return {"roster": asked.office.registry.roster}
 
 
+async def entry(asked: Asked) -> Json:
+    """Give the hash of an event: who has a receipt of it sees that it still stands."""
+    found = await in_thread(asked.office.journal.hash_of, number_of(asked.path["seq"]))
+    if found is None:
+        raise Missing("the journal has no such event")
+    return {"hash": found}
+
+
 async def poll(asked: Asked) -> Json:
     """Give what there is to do, when it is not what the site has."""
     office, body, site = asked.office, asked.body, asked.who.name

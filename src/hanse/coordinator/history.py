@@ -60,6 +60,12 @@ class History:
         with self._connection() as connection:
             return connection.scalar(select(EVENT.c.hash).where(EVENT.c.seq == seq))
 
+    def newest(self) -> Entry | None:
+        """Return the last event; None if there is none."""
+        with self._connection() as connection:
+            found = connection.execute(select(EVENT).order_by(EVENT.c.seq.desc()).limit(1)).first()
+        return None if found is None else Entry.of(found)
+
     def rows(self) -> Iterator[Row[Any]]:
         """Yield all events as they are on disk, of one moment, each verified.
 

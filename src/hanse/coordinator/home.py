@@ -75,8 +75,12 @@ class Home:
         finally:
             journal.close()
         write_private(self.folder / OPERATOR, json.dumps({"token": token}).encode())
-        write_private(self.folder / SETTINGS, json.dumps(asdict(settings), indent=1).encode())
+        self.write(settings)
         return authority.fingerprint
+
+    def write(self, settings: Settings) -> None:
+        """Write the settings, which makes the folder a coordinator's."""
+        write_private(self.folder / SETTINGS, json.dumps(asdict(settings), indent=1).encode())
 
     def settings(self) -> Settings:
         """Return the settings; ConfigError if there is no coordinator here."""

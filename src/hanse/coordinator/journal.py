@@ -95,11 +95,6 @@ class Journal(History):
                     for some in _batches(rows):
                         writing.execute(insert(EVENT), some)
 
-    @property
-    def head(self) -> tuple[int, str]:
-        """Number and hash of the last durable event; (0, zeros) if there is none."""
-        return self._writer.head
-
     def append(self, stream: str, events: Sequence[tuple[str, Json]]) -> "Future[list[Entry]]":
         """Append (kind, body) pairs, all or none; may be called from any thread.
 
@@ -127,7 +122,7 @@ class Journal(History):
 def _batches(rows: "Iterable[Row[Any]]") -> "Iterable[list[dict[str, Any]]]":
     some = list[dict[str, Any]]()
     for row in rows:
-        some.append(dict(row._mapping))
+        some.append({column.name: getattr(row, column.name) for column in EVENT.columns})
         if len(some) == AT_ONCE:
             yield some
             some = []

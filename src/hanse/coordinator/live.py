@@ -51,6 +51,7 @@ class Queued:
 
     event: events.Event
     future: "Future[list[Entry]]"
+    again: int = 0
     why_late: str | None = None
 
     @property
@@ -84,7 +85,7 @@ class LiveRun:
         self.history = dict[int, dict[str, Any]]()
         self.lock, self.news = threading.RLock(), threading.Condition()
         self.receiving = dict[Key, Receiving]()
-        self.news_number = 1
+        self.news_number, self.reopened = 1, 0
         self.best: tuple[int, str, float, str] | None = None
         for entry in journal.read(self.stream):
             if entry.kind in events.KINDS:
@@ -110,7 +111,8 @@ class LiveRun:
     def _queue(self, event: events.Event) -> "Queued":
         with self.lock:
             course.step(self.course, event)
-            queued = Queued(event, self.journal.append(self.stream, [events.to_json(event)]))
+            future = self.journal.append(self.stream, [events.to_json(event)])
+            queued = Queued(event, future, self.reopened)
             self._keep(event)
             queued.why_late = self._why_late(event)
             if queued.key is not None:
@@ -123,7 +125,8 @@ class LiveRun:
         entry = queued.future.result()[0]
         reach(Point.ANSWER_DURABLE)
         with self.lock:
-            receipt = self._receipted(queued.event, queued.why_late, entry)
+            stands = queued.again == self.reopened
+            receipt = self._receipted(queued.event, queued.why_late, entry, stands=stands)
             if queued.key is not None:
                 self.queued.pop(queued.key, None)
         self._tell(queued.event)
@@ -155,12 +158,22 @@ class LiveRun:
                 self.history[number] = {**self.history.get(number, {}), **row}
                 if isinstance(event, events.Judged):
                     self._keep_best(number, row)
+            case events.Reopened(number):
+                self._forget(number)
             case _:
                 pass
 
+    def _forget(self, number: int) -> None:
+        """Forget the updates of a round that begins again: who is asked anew may answer anew."""
+        self.reopened += 1
+        for table in (self.receipts, self.queued, self.receiving):
+            for key in [key for key in table if key[1:] == (number, "train")]:
+                del table[key]
+
     def _receipted(
-        self, event: events.Event, why_late: str | None, entry: Entry
+        self, event: events.Event, why_late: str | None, entry: Entry, *, stands: bool = True
     ) -> dict[str, Json]:
+        """Return an answer's receipt; keep it, unless the answer was forgotten meanwhile."""
         key = _key_of(event)
         if key is None:
             return {}
@@ -174,7 +187,8 @@ class LiveRun:
             "seq": entry.seq,
             "late": why_late,
         }
-        self.receipts[key] = receipt
+        if stands:
+            self.receipts[key] = receipt
         return receipt
 
     def _why_late(self, event: events.Event) -> str | None:

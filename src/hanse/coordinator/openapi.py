@@ -27,6 +27,7 @@ PARAMETERS: Mapping[str, Schema] = {
     "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
     "kind": {"enum": ["prepare", "train", "evaluate", "finish"]},
     "round": WHOLE | {"maximum": 10**12 - 1},
+    "seq": WHOLE | {"maximum": 10**12 - 1},
     "first": WHOLE | {"maximum": 10**12 - 1},
     "blob": HEX64,
 }
@@ -84,12 +85,13 @@ ANSWERS: Mapping[str, Schema] = {
     "session": closed(session={"type": "string", "pattern": "^[0-9a-f]{32}$"}),
     "renew": closed(certificate=TEXT),
     "roster": closed(roster=ROSTER),
+    "entry": closed(hash=HEX64),
     "poll": closed(assignments=many(ASSIGNMENT), version=HEX64),
     "specification": closed(spec=TEXT, layout=ANY, simulated=TRUTH, roster=ROSTER),
     "answer": RECEIPT,
     "answer_chunks": {"oneOf": [MISSING, RECEIPT]},
     "blob": {"media": "application/octet-stream"},
-    "runs": closed(runs=many(closed(**STATUS))),
+    "runs": closed(runs=many(closed(**STATUS)), restored=maybe(closed(seq=WHOLE, at=TEXT))),
     "submit": {
         "oneOf": [
             closed(state={"const": "missing"}, run=TEXT),

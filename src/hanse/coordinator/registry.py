@@ -49,6 +49,14 @@ class User:
     revoked: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The backup of the moment ``at``, whose journal ended with event ``seq``."""
+
+    seq: int
+    at: str
+
+
 @dataclass(frozen=True)
 class Registry:
     """Open invitations by their secret's digest, sites and users by name."""
@@ -56,6 +64,8 @@ class Registry:
     invitations: Mapping[str, Invitation] = field(default_factory=dict[str, Invitation])
     sites: Mapping[str, Member] = field(default_factory=dict[str, Member])
     users: Mapping[str, User] = field(default_factory=dict[str, User])
+    restored: "Restored | None" = None
+    """From which backup the coordinator was made again, if it was."""
 
     @property
     def roster(self) -> list[dict[str, str]]:
@@ -133,6 +143,8 @@ def _fold(registry: Registry, kind: str, body: Mapping[str, Any]) -> Registry:
                 users[name] = replace(users[name], revoked=True)
             kept = {key: one for key, one in registry.invitations.items() if one.name != name}
             return replace(registry, sites=sites, users=users, invitations=kept)
+        case "restored":
+            return replace(registry, restored=Restored(body["seq"], body["at"]))
         case _:
             raise ValueError(f"{kind} is no event of the registry")
 

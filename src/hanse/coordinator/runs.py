@@ -120,8 +120,7 @@ class Runs:
 
     def _take_up(self, id: str, body: Mapping[str, Any]) -> None:
         blobs = self._store(id)
-        document = json.loads(bytes(blobs.map(body["document"])))
-        read = read_spec(document["spec"], read_layout(document["layout"]))
+        read = specification_of(blobs, body["document"])
         live = LiveRun(id, read, body["model"], self.journal, blobs, self.spool, self._on_change)
         blobs.sweep({body["document"], *live.needed})
         self.records[id] = Record(body["by"], body["document"], live, Driver(live))
@@ -225,6 +224,12 @@ class Runs:
         """End all threads; runs go on at the next start."""
         for record in self.records.values():
             record.driver.close()
+
+
+def specification_of(blobs: BlobStore, document: str) -> Specification:
+    """Return the spec in a run's document; errors as of ``BlobStore.map``."""
+    told = json.loads(bytes(blobs.map(document)))
+    return read_spec(told["spec"], read_layout(told["layout"]))
 
 
 def check_deployable(read: Specification, sites: Collection[str], *, simulated: bool) -> None:

@@ -23,6 +23,7 @@ TABLE: tuple[Route, ...] = (
     Route("POST", "/v1/session", SITE, for_sites.session, schemas.OpenSession),
     Route("POST", "/v1/renew", SITE, for_sites.renew, schemas.Renew, needs_certificate=False),
     Route("GET", "/v1/roster", SITE, for_sites.roster),
+    Route("GET", "/v1/entries/{seq}", SITE, for_sites.entry),
     Route("POST", "/v1/poll", SITE, for_sites.poll, schemas.Poll),
     Route("GET", "/v1/runs/{run}/spec", SITE, for_sites.specification, owner=SITE_RUN),
     Route("POST", ANSWER, SITE, for_sites.answer, schemas.Answer, SITE_RUN),

@@ -55,6 +55,7 @@ def _training(live: LiveRun, opened: rounds.Open, away_s: Away) -> list[str]:
     told = (opened.counted, opened.refused, opened.dropped)
     waiting = [s for s in opened.plan.cohort if not any(s in answered for answered in told)]
     said = [_awaited(site, f"its report for round {number}", away_s) for site in waiting]
+    said += [f"round {number} began again: {reason}" for reason in live.course.again]
     said += [f"{site}: refused in round {number}: {w}" for site, w in opened.refused.items()]
     said += [f"{site}: failed in round {number}: {w}" for site, w in opened.dropped.items()]
     if opened.until is not None:

@@ -10,7 +10,7 @@ can be lost, and whoever stops goes on where the journal ends. The round inside 
 | preparing  | every site says yes           | Prepared, Declined (asked again)         |
 | between    | Open the next round           | Opened                                   |
 | training   | sites answer, or time is up   | Reported, Refused, Failed, Ticked        |
-| summing    | Absorb what was counted       | Absorbed                                 |
+| summing    | Absorb what was counted       | Absorbed; Reopened: training once more   |
 | evaluating | sites answer, or time is up   | Scored, Unscored, Ticked; then Judged    |
 | ended      | each site has the final model | Concluded (at any time); Acknowledged    |
 
@@ -36,6 +36,7 @@ from hanse.core.events import (
     Outcome,
     Prepared,
     Refused,
+    Reopened,
     Reported,
     Scored,
     Ticked,
@@ -79,6 +80,8 @@ class Scoring:
 class Course:
     """A run under way: ``round`` rounds are absorbed, ``model`` is the blob of what they left.
 
+    ``again``: why the open round began again, each time that it did.
+
     ``counted``: site → the last round in which its report was counted. It stands until there is a
     later one: a site that is away when a round ends learns of it in any round thereafter.
     """
@@ -90,6 +93,7 @@ class Course:
     now: float = 0.0
     members: Mapping[str, Member] = field(default_factory=dict[str, Member])
     opened: rounds.State | None = None
+    again: tuple[str, ...] = ()
     announced: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
     blobs: Mapping[str, str] = field(default_factory=dict[str, str])
     scoring: Scoring | None = None
@@ -214,7 +218,7 @@ def assignments(course: Course, site: str) -> list[Assignment]:
     if course.scoring is not None and course.scoring.is_open(site):
         return [Assignment("evaluate", course.round, course.model, {}, counted)]
     if isinstance(course.opened, rounds.Open) and _is_awaited(course.opened, site):
-        told = {"announced": course.announced}
+        told: dict[str, Json] = {"announced": course.announced, "again": len(course.again)}
         return [Assignment("train", course.round + 1, course.model, told, counted)]
     return []
 
@@ -254,6 +258,8 @@ def step(course: Course, event: Event) -> Course:
             return _with_member(course, site, Member(attempt + 1, reasons=reasons))
         case Opened(number, announced):
             return _open(course, number, announced, now)
+        case Reopened(number, reason):
+            return _reopen(course, number, reason, now)
         case Reported() | Refused() | Failed():
             return _train(course, event)
         case Absorbed():
@@ -304,10 +310,25 @@ def _with_member(course: Course, site: str, member: Member) -> Course:
 def _open(course: Course, number: int, announced: Mapping[str, Json], now: float) -> Course:
     if course.stage != "between" or number != course.round + 1:
         raise ProtocolError(f"round {number} cannot open while the run is {course.stage}")
+    return replace(
+        course, opened=_fresh(course, number, now), announced=announced, blobs={}, again=()
+    )
+
+
+def _reopen(course: Course, number: int, reason: str, now: float) -> Course:
+    if course.opened is None or number != course.round + 1:
+        raise ProtocolError(f"round {number} cannot begin again while the run is {course.stage}")
+    return replace(
+        course, opened=_fresh(course, number, now), blobs={}, again=(*course.again, reason)
+    )
+
+
+def _fresh(course: Course, number: int, now: float) -> rounds.State:
+    """Return a round of which everybody has been told, and nobody has answered."""
     plan = plan_of(number, course.spec)
     state, _ = rounds.begin(plan, now)
     state, _ = rounds.step(state, rounds.Configured(plan.cohort, now))
-    return replace(course, opened=state, announced=announced, blobs={})
+    return state
 
 
 def _train(course: Course, event: Reported | Refused | Failed) -> Course:

@@ -45,6 +45,15 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopened:
+    """The round begins again: a share that was counted is no more there to be summed."""
+
+    round: int
+    reason: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """A share is durable, whole and within its bounds. ``digest`` is the answer's."""
 
@@ -161,6 +170,7 @@ Event = (
     Prepared
     | Declined
     | Opened
+    | Reopened
     | Reported
     | Refused
     | Failed

@@ -1,5 +1,6 @@
 """A schedule: what goes wrong, when; what a federation makes of it; and whether that is right."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ LIVE_S = 400.0
 
 Kind = Literal[
     "kill", "power", "crash-at", "cut", "deaf", "mute", "loss", "double", "slow-line", "slow-site",
-    "full", "eio", "flip",
+    "full", "eio", "flip", "gone",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = Kind.__args__  # pyright: ignore
 OF_ALL = ("loss", "double", "slow-line")
@@ -140,6 +141,7 @@ class Federation:
         self.armed = dict[tuple[str, str], int]()
         self.down = set[str]()
         self.damaged, self.flipped, self.seen = "", False, 0
+        self.again = Counter[int]()
         self.answered = dict[tuple[str, int, str], str]()
         self.world.on_crash, self.world.watch = self._crashed, self._watch
         for name in (COORDINATOR, *SITES):
@@ -183,6 +185,9 @@ class Federation:
                 self._troubles(who).failing = fault.number
             case "flip":
                 self._flip()
+            case "gone":
+                self.coordinator.spool.on_disk.clear()
+                raise Crashed(COORDINATOR)
             case _:
                 pass
 
@@ -237,6 +242,10 @@ class Federation:
         rows = self.coordinator.journal.rows
         for entry in rows[self.seen :]:
             body: Any = entry.body
+            if entry.kind == "reopened":
+                for site in SITES:
+                    self.answered.pop((site, body["round"], "train"), None)
+                self.again[body["round"]] += 1
             if entry.kind in ("reported", "refused", "failed", "scored", "unscored"):
                 kind = "evaluate" if entry.kind in ("scored", "unscored") else "train"
                 key = (body["site"], body["round"], kind)
@@ -251,7 +260,7 @@ class Federation:
     def _receipts_are_journalled(self) -> None:
         hashes = self.coordinator.journal.hashes
         for site in self.sites.values():
-            for (round, kind), receipt in site.acked.items():
+            for (round, kind, _), receipt in site.acked.items():
                 if kind != "finish" and receipt["entry"] not in hashes:
                     raise Violation(f"{site.name}: the receipt of {kind}, round {round}, is lost")
 
@@ -301,9 +310,13 @@ class Federation:
             if self.schedule.deadline_s is not None and "was counted" in live.course.reason:
                 return live.course.reason
             raise Violation(f"{live.course.outcome}: {live.course.reason}")
+        if self.again and not (self.flipped or any(f.kind == "gone" for f in self.schedule.faults)):
+            raise Violation(f"an acknowledged update was lost: {live.course.again}")
         counted = {number: row["counted"] for number, row in sorted(live.history.items())}
         for site in self.sites.values():
-            for (round, kind), receipt in site.acked.items():
+            for (round, kind, again), receipt in site.acked.items():
+                if again < self.again[round]:
+                    continue  # it was asked anew
                 is_in = site.name in counted.get(round, ())
                 if kind == "train" and receipt["late"] is None and not is_in:
                     raise Violation(f"{site.name}: acknowledged in round {round}, and not counted")

@@ -94,13 +94,13 @@ Life = Generator[Callable[[Callable[[Any], None]], None], Any, Any]
 
 
 class SimulatedSite:
-    """One site; ``acked`` are the receipts that it was given, by (round, kind)."""
+    """One site; ``acked`` are the receipts that it was given, by (round, kind, how often asked)."""
 
     def __init__(self, name: str, world: World, network: Network, read: Specification) -> None:
         """Nothing runs yet."""
         self.name, self.world, self.network, self.read = name, world, network, read
         self.disk, self.slow, self.life = Disk(), 1.0, 0
-        self.acked = dict[tuple[int, str], dict[str, Any]]()
+        self.acked = dict[tuple[int, str, int], dict[str, Any]]()
         self.models = dict[int, str]()
         self.is_over, self.has_model, self._living = False, False, None
         self.wrong: str = ""
@@ -190,12 +190,13 @@ class SimulatedSite:
                 content = yield from self._made(asked)
                 told = yield from self._send(asked, content)
         if not isinstance(told, Lost) and told["state"] == "taken":
-            self._acknowledged(round, asked["kind"], told["receipt"])
+            again = asked["body"].get("again", 0)
+            self._acknowledged((round, asked["kind"], again), told["receipt"])
 
-    def _acknowledged(self, round: int, kind: str, receipt: dict[str, Any]) -> None:
-        known = self.acked.setdefault((round, kind), receipt)
-        if known != receipt and kind != "finish":
-            self.wrong = f"{self.name} has two receipts for {kind} of round {round}"
+    def _acknowledged(self, asked: tuple[int, str, int], receipt: dict[str, Any]) -> None:
+        known = self.acked.setdefault(asked, receipt)
+        if known != receipt and asked[1] != "finish":
+            self.wrong = f"{self.name} has two receipts for {asked[1]} of round {asked[0]}"
 
     def _settle(self, asked: dict[str, Any]) -> Life:
         if asked["counted"] is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError, HanseError, TransportError
 from hanse.net.problems import Conflict, Missing
+from hanse.net.session import SignedConnection
 from hanse.site.enrol import dial, is_due, renew
 from hanse.site.home import SiteHome
 from hanse.site.releases import ReleaseLog
@@ -36,7 +37,7 @@ class Worker:
         self.place, self.site_run = place, SiteRun(place, run)
         self.run, self.doing = run, ""
         self._news, self._asked = threading.Condition(), list[Assigned]()
-        self._answered, self._refused = set[tuple[str, int]](), ""
+        self._answered, self._refused = set[tuple[str, int, int]](), ""
         self._failure, self._pause_s = "", 0.0  # the last one, and how long it was waited after it
         self.is_over = False
         self.thread = threading.Thread(target=self._work, name=f"hanse-{run}", daemon=True)
@@ -106,7 +107,7 @@ class Worker:
         return None
 
     def _open(self) -> list[Assigned]:
-        return [a for a in self._asked if (a["kind"], a["round"]) not in self._answered]
+        return [asked for asked in self._asked if _name(asked) not in self._answered]
 
     def _answer(self, asked: Assigned) -> None:
         match asked["kind"]:
@@ -133,7 +134,8 @@ class Worker:
                     f"the coordinator asks for {other!r}, which this version does not know",
                     hint="upgrade this site",
                 )
-        self._answered.add((asked["kind"], asked["round"]))
+        self._answered.add(_name(asked))
+        self.place.home.receipted(receipt)
         self._failure = ""
         entry = str(receipt.get("entry", ""))[:12]  # that a run was finished has no entry
         said = receipt.get("late") or (f"entry {entry}" if entry else "taken")
@@ -158,7 +160,7 @@ class Agent:
         self.workers = dict[str, Worker]()
         self._how = (app.absolute(), {n: str(Path(p).absolute()) for n, p in sources.items()})
         self.last_error: str = ""
-        self.is_online, self.unlogged, self._waiting = False, "", 0
+        self.is_online, self.unlogged, self._waiting, self.forgotten = False, "", 0, ""
 
     def say(self, text: str) -> None:
         """Append a line to the site's log, and show it; a disk that is full ends nothing."""
@@ -214,10 +216,28 @@ class Agent:
 
     def _place(self, record: ReleaseLog) -> Place:
         app, sources = self._how
+        line = dial(self.home)
+        self._look_back(line)
         return Place(
-            self.home, app, sources, dial(self.home), record, self.say,
-            lambda: not self.stopping.is_set(),
+            self.home, app, sources, line, record, self.say, lambda: not self.stopping.is_set()
+        )
+
+    def _look_back(self, line: SignedConnection) -> None:
+        """See whether the coordinator still has what it gave this site the last receipt of."""
+        known = self.home.receipt()
+        if known is None:
+            return
+        try:
+            told: Any = line.request("GET", f"/v1/entries/{known[0]}").json()
+            stands = told["hash"] == known[1]
+        except Missing:
+            stands = False
+        before, self.forgotten = self.forgotten, "" if stands else (
+            f"the coordinator has lost event {known[0]} of its journal, of which this site has a "
+            "receipt: it was restored from an older backup"
         )  # fmt: skip
+        if self.forgotten and not before:
+            self.say(self.forgotten)
 
     def _poll(self, place: Place, version: str) -> str:
         if is_due(self.home):
@@ -267,10 +287,15 @@ class Agent:
                 "pid": os.getpid(),
                 "at": time.time(),
                 "online": self.is_online,
-                "error": self.last_error or self.unlogged,
+                "error": self.last_error or self.unlogged or self.forgotten,
                 "runs": {run: worker.doing for run, worker in self.workers.items()},
             }
         )
+
+
+def _name(asked: Assigned) -> tuple[str, int, int]:
+    """Return what names a question; a round that begins again asks another one."""
+    return asked["kind"], asked["round"], asked["body"].get("again", 0)
 
 
 def of_disk(error: OSError) -> str:

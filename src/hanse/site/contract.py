@@ -6,7 +6,6 @@ yes or no (:func:`passed`). A run that passes can still fail: the model sees one
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.core.frames import model_frame, share_frame
@@ -15,21 +14,12 @@ from hanse.data.findings import findings
 from hanse.data.schema import Schema
 from hanse.data.table import read_csv
 from hanse.errors import HanseError
+from hanse.net.checks import Check
 from hanse.site.verdict import Refusal
 
 CLOCK_S = 300.0
 """Certificates and this site's own log tell the time; nothing else in a run looks at it."""
 SPARE = 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One row of the dry run: what was looked at, whether it is well, what is so, what to do."""
-
-    name: str
-    ok: bool
-    said: str
-    fix: str = ""
 
 
 def passed(checks: Iterable[Check]) -> bool:

@@ -4,7 +4,7 @@ It sends nothing but the agent's usual greeting; what it finds in the data stays
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from hanse.core import canonical
 from hanse.data.schema import Schema
 from hanse.errors import ConfigError, HanseError
 from hanse.names import resolve
+from hanse.net.checks import Check, attempt
 from hanse.sim.population import Sites
 from hanse.sim.run import Run
 from hanse.sim.station import station_of
 from hanse.site.contract import (
-    Check,
     check_batch,
     check_clock,
     check_disk,
@@ -37,23 +37,15 @@ from hanse.site.work import is_loopback
 def dry_run(home: SiteHome, run_file: Path, sources: Mapping[str, str]) -> list[Check]:
     """Return every check with what it found; the first failure does not hide the next ones."""
     file = parse(run_file)
-    rows = [_attempt("app", lambda: _app(file))]
+    rows = [attempt("app", lambda: _app(file))]
     run: Run | None = None
     if rows[-1].ok:
         run = file.load()
         rows += [*_policy(home, run, sources), *_data(home, file, run, sources)]
-        rows.append(_attempt("roster", lambda: _roster(home)))
+        rows.append(attempt("roster", lambda: roster(home)))
         rows.append(check_disk(home.folder, space_needed(run.spec)))
-    rows.append(_attempt("coordinator", lambda: _greet(home)))
+    rows.append(attempt("coordinator", lambda: greet(home)))
     return rows
-
-
-def _attempt(name: str, act: Callable[[], str | Check]) -> Check:
-    try:
-        found = act()
-    except HanseError as error:
-        return Check(name, False, str(error), error.hint)
-    return found if isinstance(found, Check) else Check(name, True, found, "")
 
 
 def _app(file: RunFile) -> str:
@@ -74,7 +66,7 @@ def _policy(home: SiteHome, run: Run, sources: Mapping[str, str]) -> list[Check]
     return check_policy(verdict(policy, Request.of(run.spec, situation)))
 
 
-def _roster(home: SiteHome) -> Check:
+def roster(home: SiteHome) -> Check:
     """Compare the roster that was accepted with that which a run submitted now would have."""
     told: Any = dial(home).request("GET", "/v1/roster").json()
     found, policy = read_roster(told["roster"], home.enrolled().coordinator), home.rules()
@@ -98,7 +90,7 @@ def _data(home: SiteHome, file: RunFile, run: Run, sources: Mapping[str, str]) -
         rows = [] if file.contract is None else _contract(file, file.contract, paths)
     except HanseError as error:
         rows = [Check("data", False, str(error), error.hint)]
-    return [*rows, _attempt("model", batch)]
+    return [*rows, attempt("model", batch)]
 
 
 def _contract(file: RunFile, reference: str, paths: Mapping[str, str]) -> list[Check]:
@@ -119,7 +111,8 @@ def _paths(home: SiteHome, sources: Mapping[str, str]) -> dict[str, str]:
     return with_all.sources_for(with_all.sources)
 
 
-def _greet(home: SiteHome) -> Check:
+def greet(home: SiteHome) -> Check:
+    """Return the row of the coordinator, reached, and this machine's clock beside its."""
     line = dial(home)
     before = time.time()
     told: Any = line.connection.request("GET", "/v1/about").json()

@@ -9,9 +9,10 @@ from typing import Any
 
 from hanse.errors import ConfigError
 from hanse.net.keys import IdentityKey, read_private, write_private
+from hanse.sim.files import write_whole
 from hanse.site.policy import Policy
 
-SITE = "site.json"
+SITE, RECEIPT = "site.json", "receipt.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,21 @@ class SiteHome:
             with suppress(OSError), open(path, "r+") as file:
                 file.write(text)
                 file.truncate()
+
+    def receipted(self, receipt: dict[str, Any]) -> None:
+        """Keep the last receipt that names an event of the coordinator's journal."""
+        if receipt.get("entry"):
+            with suppress(OSError):  # a full disk: the one of before stays
+                told = {"seq": receipt["seq"], "hash": receipt["entry"]}
+                write_whole(self.folder / RECEIPT, json.dumps(told).encode(), durable=False)
+
+    def receipt(self) -> tuple[int, str] | None:
+        """Return number and hash of the event that the last receipt named; None without one."""
+        try:
+            told = json.loads((self.folder / RECEIPT).read_text())
+            return int(told["seq"]), str(told["hash"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def status(self) -> dict[str, Any]:
         """Return what was noted last; empty if nothing was."""

@@ -7,6 +7,7 @@ remember stands beside what it remembers, and both survive the process.
 from pathlib import Path
 from typing import Protocol
 
+from hanse.errors import ProtocolError
 from hanse.failpoints import Point, reach
 from hanse.sim.files import flat, nested_of, read_tensors, write_tensors
 from hanse.sim.station import Kept, Station
@@ -75,7 +76,14 @@ class ClientMemory:
         """Keep what was provisional, if it is of round ``counted``; a second time does nothing.
 
         What is provisional of another round was not counted, and the next one takes its place.
+        ProtocolError if what is kept is of a later round than the coordinator knows of.
         """
+        if counted < self.kept_round:
+            raise ProtocolError(
+                f"{self.client} remembers round {self.kept_round} of this run, and the coordinator "
+                f"counted it in round {counted} last: it was restored from an older backup",
+                hint="stop the run, and submit it again",
+            )
         if counted == self.pending and counted > self.kept_round:
             self.station.commit([self.client])
             reach(Point.JOB_MEMORY_COMMITTED)

@@ -133,15 +133,10 @@ class ReleaseLog:
 
     def _parse(self, number: int, line: bytes) -> tuple[str, str]:
         try:
-            told = cast("dict[str, Any]", json.loads(line))
-            occasion = Occasion(told["run"], told["round"], told["kind"])
-            return str(occasion), str(told["digest"])
-        except (ValueError, KeyError, TypeError) as error:
+            return _parsed(self._path, number, line)
+        except ConfigError:
             os.close(self._file)
-            raise ConfigError(
-                f"{self._path}, line {number}, is not a release",
-                hint="restore the file from a copy: without it nobody knows what has left",
-            ) from error
+            raise
 
     def _failed(self, what: str, error: OSError) -> ConfigError:
         said = (error.strerror or str(error)).lower()
@@ -149,6 +144,25 @@ class ReleaseLog:
             f"{self._path} cannot be {what}: {said}; nothing leaves without a line in it",
             hint="see to disk and rights",
         )
+
+
+def check_log(path: Path) -> int:
+    """Return how many releases stand in a log; ConfigError for a line that is none."""
+    content = path.read_bytes() if path.exists() else b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return len(dict(_parsed(path, number, line) for number, line in enumerate(lines, 1)))
+
+
+def _parsed(path: Path, number: int, line: bytes) -> tuple[str, str]:
+    try:
+        told = cast("dict[str, Any]", json.loads(line))
+        occasion = Occasion(told["run"], told["round"], told["kind"])
+        return str(occasion), str(told["digest"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}, line {number}, is not a release",
+            hint="restore the file from a copy: without it nobody knows what has left",
+        ) from error
 
 
 def _line(occasion: Occasion, digest: str, size: int) -> bytes:
