@@ -39,6 +39,8 @@ class Supervised:
         self.arming = {name: deque[str]() for name in ("coordinator", *unit.SITES)}
         self.armed = dict.fromkeys(self.arming, "")
         self.deaths, self.leaving, self.number = list[tuple[str, int, str]](), False, 0
+        self.loses_spool = False
+        """Whether the disk loses all uploads each time that the coordinator is started again."""
         self.back = list[float]()
         """Seconds from each death of the coordinator until it listened again."""
 
@@ -84,6 +86,8 @@ class Supervised:
     def _start(self, name: str) -> None:
         with STARTING:
             os.environ[VARIABLE] = self.armed[name]
+            if name == "coordinator" and self.loses_spool:
+                shutil.rmtree(self.federation.home.folder / "spool")
             try:
                 if name == "coordinator":
                     self.federation.start_coordinator(self.port)

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.timeout(600)
 ROUNDS = 4
 SITE = [point for point in Point if point.startswith("site-")]
 JOB = [point for point in Point if point.startswith("job-")]
-COORDINATOR = [point for point in Point if point not in (*SITE, *JOB)]
+REOPENED = Point.ROUND_REOPENED
+"""Only a disk that loses something comes there."""
+COORDINATOR = [point for point in Point if point not in (*SITE, *JOB, REOPENED)]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,16 @@ def sweep(supervised: Supervised, digest: str, name: str, arming: list[str]) -> 
 
 def test_the_coordinator_dies_at_every_point(supervised, digest):
     sweep(supervised, digest, "coordinator", [f"{point}:1:kill" for point in COORDINATOR])
+
+
+def test_uploads_that_the_disk_loses_are_asked_for_again(supervised, digest):
+    """Killed when an update has its receipt, and once more when the round has begun again."""
+    supervised.loses_spool = True
+    try:
+        armed = [f"{Point.SHARE_FOLDED}:1:kill", f"{REOPENED}:1:kill"]
+        sweep(supervised, digest, "coordinator", armed)
+    finally:
+        supervised.loses_spool = False
 
 
 def test_a_site_dies_at_every_point(supervised, digest):

@@ -425,3 +425,63 @@ def test_a_job_that_is_killed_again_and_again_is_told_and_tried_again(lonely):
     assert "ended with status -9" in lonely.status("west")
     flag.unlink()
     assert lonely.end(id)["outcome"] == "done"
+
+
+def test_a_training_that_hangs_is_ended_and_told_and_the_next_round_goes_on(lonely):
+    """The site's owner says how long an app may work; the others need not wait for ever (P27)."""
+    text = lonely.home("west").policy.read_text()
+    limited = text.replace("longest_training_s = 86400.0", "longest_training_s = 4.0")
+    lonely.home("west").policy.write_text(limited)
+    (lonely.app / "hanging.py").write_text(HANGING)
+    id = lonely.submit(f'task = "hanging:task"\n{NONE}', sites=TWO, rounds=3)
+    assert lonely.end(id)["outcome"] == "done"
+    rows = lonely.history(id)
+    assert [row["counted"] for row in rows] == [["north", "west"], ["north"], ["north", "west"]]
+    assert "training failed" in rows[1]["dropped"]["west"]
+    assert "the run's app had no answer within 4 s, and was ended" in lonely.status("west")
+
+
+HANGING = """
+import time
+from dataclasses import dataclass
+from plain import Mean, data
+
+@dataclass(frozen=True)
+class Hanging(Mean):
+    def train(self, start, rows, work, turn, local):
+        if (turn.client, turn.round) == ("west", 2):
+            time.sleep(600)
+        return super().train(start, rows, work, turn, local)
+
+task = Hanging()
+"""
+
+
+def test_a_coordinator_restored_from_an_older_backup_is_noticed_and_serves_on(lonely):
+    before, after = lonely.folder / "backup", lonely.federation.home.folder
+    assert lonely.end(lonely.submit(NONE, sites=TWO))["outcome"] == "done"
+    ran = lonely.hanse("backup", before, "--home", after)
+    assert ran.status == 0, ran.err
+    lost = lonely.submit(NONE, sites=TWO)
+    assert lonely.end(lost)["outcome"] == "done"
+    for site in TWO:
+        until(lambda site=site: (lonely.home(site).run(lost) / "model.safetensors").exists())
+    port = port_of(lonely)
+    lonely.federation.end("coordinator", KILL)
+    after.rename(lonely.folder / "burnt")
+    assert lonely.hanse("restore", before, "--home", after).status == 0
+    ran = lonely.hanse("fsck", "--home", after)
+    assert ran.status == 0, ran.out
+    lonely.federation.start_coordinator(port)
+    lonely.federation.account.save(lonely.folder / "login.json")
+    for site in TWO:
+        lonely.shows(site, "on line", "it was restored from an older backup")
+    assert "restored from a backup" in lonely.hanse("status").err
+    id = lonely.submit(NONE, sites=TWO)
+    assert lonely.end(id)["outcome"] == "done"
+    assert lonely.digest(id) == lonely.simulated(id).model_digest
+    ran = lonely.hanse("doctor", "--home", after)
+    assert ran.status == 0, ran.out
+    for site in TWO:
+        assert lonely.hanse("fsck", "--home", lonely.home(site).folder).status == 0
+        assert lonely.hanse("doctor", "--home", lonely.home(site).folder).status == 0

@@ -60,6 +60,7 @@ POLICIES = st.builds(
     st.integers(1, 5),
     st.sampled_from(["required", "optional"]),
     st.none() | st.sampled_from([0.5, 1.0, 2.0]),
+    st.sampled_from([60.0, 3600.5]),
     st.sampled_from([(), ("update",), ("counts",), ("update", "counts", "reasons")]),
     st.dictionaries(st.sampled_from(["heart", "lung"]), SOURCES),
 )

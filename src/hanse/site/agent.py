@@ -216,11 +216,10 @@ class Agent:
 
     def _place(self, record: ReleaseLog) -> Place:
         app, sources = self._how
-        line = dial(self.home)
-        self._look_back(line)
         return Place(
-            self.home, app, sources, line, record, self.say, lambda: not self.stopping.is_set()
-        )
+            self.home, app, sources, dial(self.home), record, self.say,
+            lambda: not self.stopping.is_set(),
+        )  # fmt: skip
 
     def _look_back(self, line: SignedConnection) -> None:
         """See whether the coordinator still has what it gave this site the last receipt of."""
@@ -249,6 +248,7 @@ class Agent:
         if not self.is_online:
             self.say(f"{self.name} is on line")
             self.is_online, self.last_error = True, ""
+            self._look_back(place.line)
         self._hand_out(place, told["assignments"])
         self._note()
         return told["version"]

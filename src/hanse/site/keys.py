@@ -88,6 +88,13 @@ TOP: Mapping[str, Key] = {
         "10.0",
         "Refuse runs that do not clip, or clip an update to more than this L2 norm.",
     ),
+    "longest_training_s": Key(
+        _is_positive,
+        "a number above 0",
+        "86400.0",
+        "Seconds that an app may work on one question; then its process is ended, and the round\n"
+        "# is told that the training failed.",
+    ),
     "release": Key(
         _list_of(_one_of("update", "counts", "reasons")),
         'a list of "update", "counts" and "reasons"',

@@ -39,7 +39,8 @@ class Policy:
     """The owner's rules. ``apps`` None: whichever app folder the operator started the site with.
 
     ``coordinator`` is its identity key and ``roster`` the digest of the roster that was accepted
-    (empty: none yet), both in hex. ``largest_clip`` bounds the L2 norm of a share.
+    (empty: none yet), both in hex. ``largest_clip`` bounds the L2 norm of a share, and
+    ``longest_training_s`` the seconds that the app has for one training or evaluation.
     """
 
     coordinator: str
@@ -48,6 +49,7 @@ class Policy:
     minimum_cohort: int = 2
     secure_sum: Literal["required", "optional"] = "optional"
     largest_clip: float | None = None
+    longest_training_s: float = 86_400.0
     release: tuple[Kind, ...] = ("update", "counts")
     sources: Mapping[str, Source] = field(default_factory=dict[str, Source])
 

@@ -39,13 +39,21 @@ class JobProcess:
         theirs.close()
         self.pipe = Connection(ours.detach())
 
-    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, message: Mapping[str, Any], within_s: float) -> dict[str, Any]:
         """Send a message, return the answer; raise the error that the job met.
 
-        JobDied if the process is gone: it may have run out of memory.
+        JobDied if the process is gone: it may have run out of memory. TaskError if there is no
+        answer ``within_s`` seconds: then the process is ended.
         """
         try:
             send(self.pipe, message)
+            if not self.pipe.poll(within_s):
+                self.kill()
+                raise TaskError(
+                    f"the run's app had no answer within {within_s:g} s, and was ended",
+                    hint="see its output log; the policy's longest_training_s is the limit",
+                    phase="training",
+                )
             answer, _ = receive(self.pipe)
         except (EOFError, OSError) as error:
             status = self.process.wait()

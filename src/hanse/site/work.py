@@ -74,7 +74,7 @@ class SiteRun:
         self.job: JobProcess | None = None
         self.read: Specification | None = None
         self.request: Request | None = None
-        self.fingerprint = ""
+        self.fingerprint, self.longest_s = "", 0.0
         self.was_killed = False
         """Whether the last answer to ``prepare`` was no since the job was killed: it may pass."""
         self.made = set[Path]()
@@ -117,11 +117,13 @@ class SiteRun:
                     "sources": policy.sources_for(read.spec.sources),
                     "spec": told["spec"],
                     "layout": told["layout"],
-                }
+                },
+                policy.longest_training_s,
             )
         except BaseException:
             job.close()
             raise
+        self.longest_s = policy.longest_training_s
         self.job, self.fingerprint = job, str(opened["fingerprint"])
         self.place.say(f"{self.run}: opened, {opened['rows']} rows to train on")
 
@@ -250,7 +252,7 @@ class SiteRun:
             left.unlink()
             self.made.discard(left)
         told = {"do": kind, "round": asked["round"], "model": str(self._model(asked)), **more}
-        refused = self.job.ask({**told, "out": str(out)})["refused"]
+        refused = self.job.ask({**told, "out": str(out)}, self.longest_s)["refused"]
         self.made.add(out)
         reach(Point.SITE_SHARE_COMPUTED)
         return refused
@@ -305,7 +307,7 @@ class SiteRun:
     def _settle(self, asked: Mapping[str, Any]) -> None:
         counted = asked["counted"]
         if counted is not None and self.job is not None:
-            self.job.ask({"do": "settle", "counted": counted})
+            self.job.ask({"do": "settle", "counted": counted}, self.longest_s)
             reach(Point.SITE_SETTLED)
 
     def _model(self, asked: Mapping[str, Any]) -> Path:
