@@ -192,7 +192,9 @@ class Agent:
                     version = self._poll(place, version)
                     pause = 0.0
                 except (TransportError, OSError) as error:
-                    self._offline(of_disk(error) if isinstance(error, OSError) else str(error))
+                    self._offline(
+                        of_disk(error) if isinstance(error, OSError) else _with_hint(error)
+                    )
                     version, pause = "", min(max(2 * pause, 0.5), LONGEST_PAUSE_S)
                     self.stopping.wait(SystemRandom().uniform(pause / 2, pause))
                 except Stopped:
@@ -291,6 +293,10 @@ class Agent:
                 "runs": {run: worker.doing for run, worker in self.workers.items()},
             }
         )
+
+
+def _with_hint(error: HanseError) -> str:
+    return f"{error}: {error.hint}" if error.hint else str(error)
 
 
 def _name(asked: Assigned) -> tuple[str, int, int]:
