@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 EXAMPLE := examples/healthcare/heart/run.toml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 # Debian packages that tests need and a bare image lacks. Installed only when missing.
-APT := postgresql iproute2 nftables faketime strace
+APT := postgresql iproute2 nftables faketime strace nginx-light libnginx-mod-stream
 # What is imported once is compiled once: tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "hanse"
 FLOORS = (
-    "errors failpoints",
+    "errors failpoints log",
     "core",
     "privacy secagg compression robust",
     "strategies",

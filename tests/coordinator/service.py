@@ -381,7 +381,8 @@ def serving(folder: Path, *, database="", parallel=16, simulated=True) -> Iterat
         )  # fmt: skip
         stack.callback(runs.close)
         identity = IdentityKey.load(home.folder / IDENTITY)
-        office = Office(settings, identity, authority, journal, runs, bell, Desk(identity.public))
+        desk = Desk(identity.public)
+        office = Office(settings, identity, authority, journal, runs, bell, desk, home.folder)
         context = server_context(path, None, home.folder / "authority.pem")
         server = Server(router(TABLE, office), "127.0.0.1", 0, context, on_stop=bell.close)
         server.start()

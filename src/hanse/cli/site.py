@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text
 from hanse.cli.places import HomeOption, TokenFile, Yes, home, sources, token
 from hanse.cli.screen import Debug, err, out, plain_table
 from hanse.errors import ConfigError
+from hanse.log import Event, Line, log
 from hanse.site.home import SiteHome
 
 app = typer.Typer(help="Take part as a site: the data stay here.")
@@ -80,7 +82,11 @@ def start(
     place = SiteHome(home(folder, "site"))
     console = out()
 
-    def say(text: str) -> None:
+    in_words = console.is_terminal and sys.stderr.isatty()  # so that nothing is there twice
+
+    def say(text: str, line: Line) -> None:
+        if not in_words:
+            log(line)
         console.print(Text(f"{time.strftime('%H:%M:%S')} {text}"), soft_wrap=True)
 
     agent = Agent(place, application, sources(source or []), say)
@@ -90,7 +96,9 @@ def start(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    log(Line(Event.STARTED, name=agent.name, pid=os.getpid()))
     agent.run()
+    log(Line(Event.STOPPED, name=agent.name))
 
 
 @app.command()

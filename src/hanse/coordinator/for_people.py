@@ -12,6 +12,7 @@ from hanse.coordinator.routes import Asked, in_thread
 from hanse.coordinator.why import status
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError, PipelineError
+from hanse.log import Event, Line, log
 from hanse.net.bodies import LEAST, IncomingBlob
 from hanse.net.invitations import new_token, secret_digest
 from hanse.net.problems import Conflict, Missing, NotTrusted
@@ -71,6 +72,7 @@ async def submit_chunks(asked: Asked) -> Json:
         while piece := await incoming.piece():
             await in_thread(draft.take, listing, piece)
     if await in_thread(runs.submitted, id, draft):
+        log(Line(Event.SUBMITTED, run=id, name=asked.who.name))
         return {"state": "taken", "receipt": {"run": id}}
     return {"state": "missing", "from": draft.next}
 
@@ -141,6 +143,7 @@ async def stop(asked: Asked) -> Json:
     """End a run."""
     live = asked.office.runs.of(asked.path["run"]).live
     await in_thread(live.stop, asked.who.name)
+    log(Line(Event.STOP_ASKED, run=live.id, name=asked.who.name))
     return {"outcome": live.course.outcome}
 
 

@@ -66,6 +66,13 @@ class History:
             found = connection.execute(select(EVENT).order_by(EVENT.c.seq.desc()).limit(1)).first()
         return None if found is None else Entry.of(found)
 
+    def counts(self, after: int = 0) -> dict[str, tuple[int, int]]:
+        """Return kind → (how many events, the ``seq`` of the last) of those above ``after``."""
+        found = select(EVENT.c.kind, func.count(), func.max(EVENT.c.seq)).group_by(EVENT.c.kind)
+        with self._connection() as connection:
+            rows = connection.execute(found.where(EVENT.c.seq > after))
+            return {kind: (count, last) for kind, count, last in rows}
+
     def rows(self) -> Iterator[Row[Any]]:
         """Yield all events as they are on disk, of one moment, each verified.
 

@@ -18,6 +18,8 @@ from hanse.net.authority import Authority
 from hanse.net.keys import IdentityKey, write_private
 
 SETTINGS, OPERATOR, IDENTITY = "coordinator.json", "operator.json", "identity.pem"
+CERTIFICATE = "server.pem"
+"""The server's certificate and its key, in one file."""
 TEN_YEARS_S = 3650 * 86400.0
 
 

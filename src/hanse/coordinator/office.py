@@ -6,6 +6,7 @@ The office decides nothing. It keeps the registry as the journal has it, and who
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
@@ -13,7 +14,10 @@ from hanse.coordinator.home import Settings
 from hanse.coordinator.journal import Journal
 from hanse.coordinator.registry import Registry, fold
 from hanse.coordinator.runs import Runs
+from hanse.coordinator.tally import Tally
+from hanse.coordinator.watch import Watch
 from hanse.core.canonical import Json
+from hanse.log import Event, Line, log
 from hanse.net.authority import Authority
 from hanse.net.keys import IdentityKey
 
@@ -30,7 +34,7 @@ class Seen:
 
 @dataclass
 class Office:
-    """The parts of one coordinator."""
+    """The parts of one coordinator; ``folder`` is where it keeps what it has."""
 
     settings: Settings
     key: IdentityKey
@@ -39,11 +43,15 @@ class Office:
     runs: Runs
     bell: Bell
     desk: Desk
+    folder: Path
     registry: Registry = field(default_factory=Registry)
     seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    watch: Watch = field(init=False)
+    tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
         """Fold the registry's events."""
+        self.watch, self.tally = Watch(self.journal, self.folder), Tally(self.journal)
         for entry in self.journal.read(REGISTRY):
             self.registry = fold(self.registry, entry.kind, entry.body)  # pyright: ignore
 
@@ -52,6 +60,14 @@ class Office:
         after = fold(self.registry, kind, body)
         self.journal.append_now(REGISTRY, [(kind, body)])
         self.registry = after
+        name, role = body.get("name"), body.get("role")
+        log(
+            Line(
+                Event(kind.replace("_", "-")),
+                name=name if isinstance(name, str) else None,
+                role=role if isinstance(role, str) else None,
+            )
+        )
 
     def saw(self, site: str, doing: str | None = None) -> None:
         """Note that a site has asked."""

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from hanse.coordinator.routes import Asked, Route
+from hanse.coordinator.watch import Reason
 from hanse.core.canonical import Json
 from hanse.net.problems import HTTP_BUSY, MEDIA_TYPE, PROBLEMS, TYPE
 
@@ -110,8 +111,18 @@ ANSWERS: Mapping[str, Schema] = {
     "sites": closed(sites=many(SITE), roster=HEX64),
     "revoke": closed(revoked=TEXT),
     "openapi": ANY,
+    "alive": closed(status={"const": "ok"}),
+    "readiness": closed(status={"const": "ready"}),
+    "metrics": {"media": "text/plain", **TEXT},
 }  # fmt: skip
 """Handler → the schema of what it answers; ``media`` where that is no JSON."""
+OTHERWISE: Mapping[str, tuple[int, Schema]] = {
+    "readiness": (
+        503,
+        closed(status={"const": "not ready"}, reasons=many({"enum": [str(r) for r in Reason]})),
+    ),
+}
+"""Handler → another status that it answers with JSON of its own, and the schema of that."""
 
 SIGNED = {
     "session": "Hanse-Session",
@@ -175,12 +186,12 @@ def _statuses() -> list[int]:
     return sorted({problem.status for problem in PROBLEMS.values()} | {HTTP_BUSY[0]})
 
 
-def _problem(status: int) -> dict[str, Json]:
+def _problem(status: int, beside: Schema | None = None) -> dict[str, Json]:
     titles = [problem.title for problem in PROBLEMS.values() if problem.status == status]
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         "description": "; or ".join(titles) or "too many requests: try again later",
-        "content": {MEDIA_TYPE: {"schema": schema}},
+        "content": {MEDIA_TYPE: {"schema": schema}, **(beside or {})},
     }
 
 
@@ -192,6 +203,9 @@ def _operation(row: Route) -> dict[str, Json]:
         str(status): {"$ref": f"#/components/responses/{status}"} for status in _statuses()
     }
     responses["200"] = {"description": row.summary, "content": {media: {"schema": answer}}}
+    if name in OTHERWISE:
+        status, schema = OTHERWISE[name]
+        responses[str(status)] = _problem(status, {"application/json": {"schema": schema}})
     told: dict[str, Json] = {
         "operationId": name,
         "summary": row.summary,

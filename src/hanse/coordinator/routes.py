@@ -6,7 +6,6 @@ tests of access are made from it. A route without a rule cannot be written down.
 
 import asyncio
 import errno
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import time
@@ -24,6 +23,7 @@ from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
 from hanse.core.canonical import Json, encode
 from hanse.errors import HanseError, ProtocolError
+from hanse.log import Event, Line, caused, log
 from hanse.net.bodies import BlobResponse, read_body
 from hanse.net.problems import MEDIA_TYPE, Busy, Forbidden, Missing, NotTrusted, answer, json_of
 from hanse.net.signing import digest_of, response_text
@@ -120,7 +120,7 @@ def _endpoint(
 
 def _seen(row: Route, error: Exception, what: str) -> Busy:
     """Note an error where the operator looks; return what the peer is told."""
-    print(f"{row.method} {row.path}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    log(caused(Line(Event.REQUEST_FAILED, method=row.method, route=row.path), error))
     return Busy(what)
 
 

@@ -1,6 +1,7 @@
 """A coordinator that runs: its parts are opened, served over TLS, and closed again."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,18 +9,18 @@ from pathlib import Path
 
 from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
-from hanse.coordinator.home import IDENTITY, Home
+from hanse.coordinator.home import CERTIFICATE, IDENTITY, Home
 from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
 from hanse.coordinator.routes import router
 from hanse.coordinator.runs import Runs
 from hanse.coordinator.spool import Spool
 from hanse.coordinator.table import TABLE
+from hanse.log import Event, Line, log
 from hanse.net.authority import Authority, certificate_expiry, server_context
 from hanse.net.keys import IdentityKey, write_private
 from hanse.net.server import Server
 
-CERTIFICATE = "server.pem"
 DAY = timedelta(hours=24)
 RENEWED_EVERY_S = 600
 
@@ -45,7 +46,9 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
         )
         stack.callback(runs.close)
         key = IdentityKey.load(home.folder / IDENTITY)
-        office = Office(settings, key, authority, journal, runs, bell, Desk(key.public))
+        office = Office(
+            settings, key, authority, journal, runs, bell, Desk(key.public), home.folder
+        )
         server = Server(
             router(TABLE, office),
             settings.listen,
@@ -54,7 +57,13 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
             around=lambda: _renewing(home.folder, authority, settings.hosts, server),
             on_stop=bell.close,
         )
-        server.run(lambda: ready(server))
+
+        def listening() -> None:
+            log(Line(Event.STARTED, name=settings.name, port=server.port, pid=os.getpid()))
+            ready(server)
+
+        server.run(listening)
+        log(Line(Event.STOPPED, name=settings.name))
 
 
 def _certificate(folder: Path, authority: Authority, hosts: tuple[str, ...]) -> Path:
@@ -78,6 +87,7 @@ async def _renewing(
             if left < DAY / 2:
                 path = _certificate(folder, authority, hosts)
                 server.reload(path, path)
+                log(Line(Event.CERTIFICATE_RENEWED))
 
     task = asyncio.ensure_future(renew())
     try:

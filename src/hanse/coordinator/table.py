@@ -1,6 +1,6 @@
 """Every route of the coordinator, and who may take it."""
 
-from hanse.coordinator import for_people, for_sites, schemas
+from hanse.coordinator import for_monitors, for_people, for_sites, schemas
 from hanse.coordinator.access import Role
 from hanse.coordinator.openapi import openapi
 from hanse.coordinator.routes import MIB, RUN, SITE_RUN, Route
@@ -10,6 +10,7 @@ SITE: tuple[Role, ...] = ("site",)
 PEOPLE: tuple[Role, ...] = ("researcher", "viewer", "operator")
 AUTHORS: tuple[Role, ...] = ("researcher", "operator")
 OPERATOR: tuple[Role, ...] = ("operator",)
+WATCHERS: tuple[Role, ...] = ("viewer", "operator")
 ANSWER = "/v1/runs/{run}/{round}/{kind}"
 
 TABLE: tuple[Route, ...] = (
@@ -18,6 +19,10 @@ TABLE: tuple[Route, ...] = (
     Route("GET", "/v1/openapi.json", ANYONE, openapi),
     Route("POST", "/v1/join", ANYONE, for_sites.join, schemas.Join),
     Route("POST", "/v1/login", ANYONE, for_people.login, schemas.Login),
+    # monitors
+    Route("GET", "/healthz", ANYONE, for_monitors.alive),
+    Route("GET", "/readyz", ANYONE, for_monitors.readiness),
+    Route("GET", "/metrics", WATCHERS, for_monitors.metrics),
     # sites
     Route("POST", "/v1/challenge", SITE, for_sites.challenge),
     Route("POST", "/v1/session", SITE, for_sites.session, schemas.OpenSession),

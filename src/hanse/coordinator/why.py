@@ -84,6 +84,11 @@ def _awaited(site: str, what: str, away_s: Away) -> str:
     return f"it waits for {site}: {what}"
 
 
+def stage(live: LiveRun) -> str:
+    """Return in which stage a run is, by one word."""
+    return live.course.stage if live.is_started or live.course.outcome else "queued"
+
+
 def status(id: str, by: str, live: LiveRun, away_s: Away, *, full: bool) -> dict[str, Json]:
     """Return what those who may see a run are told of it; ``full`` adds its sites and reasons."""
     at = live.course
@@ -91,7 +96,7 @@ def status(id: str, by: str, live: LiveRun, away_s: Away, *, full: bool) -> dict
         "run": id,
         "by": by,
         "spec_hash": at.spec.hash,
-        "stage": at.stage if live.is_started or at.outcome else "queued",
+        "stage": stage(live),
         "outcome": at.outcome,
         "round": at.round,
         "rounds": at.spec.rounds,

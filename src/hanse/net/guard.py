@@ -30,6 +30,7 @@ from uvicorn.server import ServerState
 
 from hanse.errors import HanseError, ProtocolError
 from hanse.net.problems import MEDIA_TYPE, Busy, TooLarge, answer
+from hanse.net.traffic import Traffic
 
 HELD = 2**16
 """Bytes that TLS holds for a connection, either way, before who sends them waits."""
@@ -137,6 +138,7 @@ class Gate:
     open: dict["GuardedConnection", None] = field(
         default_factory=dict["GuardedConnection", None]  # in the order of their arrival
     )
+    traffic: Traffic = field(default_factory=Traffic)
 
     def enter(self, connection: "GuardedConnection") -> None:
         """Take ``connection`` in, in the place of another if there is none left."""
@@ -220,6 +222,7 @@ class GuardedConnection(HttpToolsProtocol):
         """Parse ``data``; refuse a head that is too long, and what is no HTTP."""
         if self.parser is None:  # pyright: ignore[reportUnnecessaryComparison] -- None when lost
             return
+        self.gate.traffic.received += len(data)
         self._unset_keepalive_if_required()
         if not self._in_head:
             self.since = self.loop.time()
@@ -242,6 +245,7 @@ class GuardedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         status, body = answer(error)
+        self.gate.traffic.responses[status] += 1
         head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close"
         self.transport.write(STATUS_LINE[status] + head.encode() + b"\r\n\r\n" + body)
         self.transport.close()
@@ -278,6 +282,7 @@ class GuardedConnection(HttpToolsProtocol):
         self.body = Body(self.cycle, self.flow)
         extensions = cast("dict[str, object]", self.scope.get("extensions"))
         extensions["body"] = self.body
+        extensions["traffic"] = self.gate.traffic
 
     def on_body(self, body: bytes) -> None:
         """Give a part of the body to who waits for it; what nobody waits for is held, and slows."""
@@ -308,9 +313,14 @@ class GuardedConnection(HttpToolsProtocol):
         The rest of such a body is not worth reading, and what follows it could not be told from it.
         """
 
+        traffic = self.gate.traffic
+
         async def sending(message: ASGISendEvent) -> None:
-            if message["type"] == "http.response.start" and cycle.more_body:
-                cycle.keep_alive = False
+            if message["type"] == "http.response.start":
+                traffic.responses[message["status"]] += 1
+                cycle.keep_alive = cycle.keep_alive and not cycle.more_body
+            elif message["type"] == "http.response.body":
+                traffic.sent += len(message["body"])
             await send(message)
 
         self.answering = asyncio.current_task()
@@ -318,7 +328,7 @@ class GuardedConnection(HttpToolsProtocol):
             await app(scope, receive, sending)
         except asyncio.CancelledError:  # the peer has gone, or the listener stops
             if not cycle.disconnected:
-                await _stopping(cycle, send)
+                await _stopping(cycle, sending)
         finally:
             self.answering = None
             scope.get("extensions", {}).pop("body", None)  # else each holds the other, for long

@@ -12,6 +12,7 @@ from typing import Any
 
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError, HanseError, TransportError
+from hanse.log import Event, Line, caused
 from hanse.net.problems import Conflict, Missing
 from hanse.net.session import SignedConnection
 from hanse.site.enrol import dial, is_due, renew
@@ -66,17 +67,17 @@ class Worker:
             try:
                 self._answer(asked)
             except (TransportError, Missing, Conflict) as error:
-                self._failed(str(error), RECHECK_S / 2)
+                self._failed(error, str(error), RECHECK_S / 2)
             except OSError as error:
-                self._failed(of_disk(error))
+                self._failed(error, of_disk(error))
             except HanseError as error:
-                self._failed(f"[{error.code}] {error}")
+                self._failed(error, f"[{error.code}] {error}")
             except Exception as error:  # a mistake of ours must not end the thread unseen
-                self._failed(f"{type(error).__name__}: {error}: a bug in Hanse")
+                self._failed(error, f"{type(error).__name__}: {error}: a bug in Hanse")
             finally:
                 self.doing = ""
 
-    def _failed(self, why: str, pause_s: float = RECHECK_S) -> None:
+    def _failed(self, error: Exception, why: str, pause_s: float = RECHECK_S) -> None:
         """Tell the operator, unless it is this worker's end that made it fail, and wait.
 
         What fails again in the same way is told once, and tried less and less often.
@@ -87,7 +88,7 @@ class Worker:
         self._failure = told
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if again else pause_s
         if not again:
-            self.place.say(told)
+            self.place.say(told, caused(Line(Event.FAILED, run=self.run), error))
         self._pause(self._pause_s)
 
     def _pause(self, seconds: float) -> None:
@@ -115,8 +116,9 @@ class Worker:
                 before = self.site_run.token()
                 told = self.site_run.prepare()
                 self._refused = "" if told["accepted"] else before
+                line = Line(Event.REFUSED, run=self.run, round=asked["round"], kind="prepare")
                 for reason in told.get("reasons", ()):
-                    self.place.say(f"{self.run}: refused: {reason}")
+                    self.place.say(f"{self.run}: refused: {reason}", line)
                 receipt = self.site_run.post(asked, told)
                 if self.site_run.was_killed:  # nothing here has to change before it is tried again
                     self._refused = ""
@@ -139,7 +141,8 @@ class Worker:
         self._failure = ""
         entry = str(receipt.get("entry", ""))[:12]  # that a run was finished has no entry
         said = receipt.get("late") or (f"entry {entry}" if entry else "taken")
-        self.place.say(f"{self.run}: {asked['kind']}, round {asked['round']}: {said}")
+        line = Line(Event.ANSWERED, run=self.run, round=asked["round"], kind=asked["kind"])
+        self.place.say(f"{self.run}: {asked['kind']}, round {asked['round']}: {said}", line)
 
 
 class Agent:
@@ -162,17 +165,17 @@ class Agent:
         self.last_error: str = ""
         self.is_online, self.unlogged, self._waiting, self.forgotten = False, "", 0, ""
 
-    def say(self, text: str) -> None:
-        """Append a line to the site's log, and show it; a disk that is full ends nothing."""
-        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "said": text})
+    def say(self, text: str, line: Line) -> None:
+        """Append ``text`` to the site's log, and show both; a disk that is full ends nothing."""
+        entry = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "said": text})
         try:
-            self._log(line + "\n")
+            self._log(entry + "\n")
             self.unlogged = ""
         except OSError as error:
             self.unlogged = f"{text} (the log cannot be written: {of_disk(error)})"
             self._note()
         with suppress(OSError):  # the screen may be a file on the same disk
-            self._say(text)
+            self._say(text, line)
 
     def _log(self, line: str) -> None:
         path = self.home.folder / "log.jsonl"
@@ -192,15 +195,14 @@ class Agent:
                     version = self._poll(place, version)
                     pause = 0.0
                 except (TransportError, OSError) as error:
-                    self._offline(
-                        of_disk(error) if isinstance(error, OSError) else _with_hint(error)
-                    )
+                    said = of_disk(error) if isinstance(error, OSError) else _with_hint(error)
+                    self._offline(error, said)
                     version, pause = "", min(max(2 * pause, 0.5), LONGEST_PAUSE_S)
                     self.stopping.wait(SystemRandom().uniform(pause / 2, pause))
                 except Stopped:
                     break
                 except HanseError as error:  # asking again would not help
-                    self._offline(str(error))
+                    self._offline(error, str(error))
                     raise
         finally:
             for worker in self.workers.values():
@@ -238,7 +240,7 @@ class Agent:
             "receipt: it was restored from an older backup"
         )  # fmt: skip
         if self.forgotten and not before:
-            self.say(self.forgotten)
+            self.say(self.forgotten, Line(Event.FORGOTTEN, name=self.name))
 
     def _poll(self, place: Place, version: str) -> str:
         if is_due(self.home):
@@ -248,7 +250,7 @@ class Agent:
         asked: dict[str, Json] = {"have": version, "wait": wait, "doing": doing[:200]}
         told: Any = self._waited(place, asked)
         if not self.is_online:
-            self.say(f"{self.name} is on line")
+            self.say(f"{self.name} is on line", Line(Event.ON_LINE, name=self.name))
             self.is_online, self.last_error = True, ""
             self._look_back(place.line)
         self._hand_out(place, told["assignments"])
@@ -276,9 +278,10 @@ class Agent:
         for run in [run for run, worker in self.workers.items() if worker.is_over]:
             del self.workers[run]
 
-    def _offline(self, why: str) -> None:
+    def _offline(self, error: Exception, why: str) -> None:
         if self.is_online or why != self.last_error:
-            self.say(f"{self.name} is off line: {why}")
+            line = caused(Line(Event.OFF_LINE, name=self.name), error)
+            self.say(f"{self.name} is off line: {why}", line)
         self.is_online, self.last_error = False, why
         self._note()
 

@@ -20,6 +20,7 @@ from hanse.core.frames import model_frame
 from hanse.core.listing import Listing
 from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
 from hanse.failpoints import Point, reach
+from hanse.log import Event, Line, caused
 from hanse.net.problems import Missing
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
@@ -32,7 +33,8 @@ from hanse.site.process import JobDied, JobProcess
 from hanse.site.releases import Occasion, ReleaseLog
 from hanse.site.verdict import Request, Situation, verdict
 
-Say = Callable[[str], None]
+Say = Callable[[str, Line], None]
+"""Tell the site's operator: in words, which stay at the site, and as an event of the log."""
 Made = TypeVar("Made")
 ROOM = 2**20
 """Free bytes below which a refusal may be due to the disk: it is answered anew when there are."""
@@ -88,7 +90,8 @@ class SiteRun:
             return act()
         except JobDied as error:
             self._check_going(error)
-            self.place.say(f"{self.run}: {error}: it is started again")
+            line = Line(Event.JOB_DIED, run=self.run)
+            self.place.say(f"{self.run}: {error}: it is started again", line)
             self.close()
             return act()
 
@@ -125,7 +128,8 @@ class SiteRun:
             raise
         self.longest_s = policy.longest_training_s
         self.job, self.fingerprint = job, str(opened["fingerprint"])
-        self.place.say(f"{self.run}: opened, {opened['rows']} rows to train on")
+        line = Line(Event.OPENED, run=self.run)
+        self.place.say(f"{self.run}: opened, {opened['rows']} rows to train on", line)
 
     def _checked(self, read: Specification, told: Mapping[str, Any]) -> Policy:
         """Return the policy if it permits the run; NotPermitted with every reason."""
@@ -279,7 +283,8 @@ class SiteRun:
         gate: Gate,
     ) -> dict[str, Any]:
         if isinstance(found, Withheld):
-            self.place.say(f"{self.run}: round {asked['round']}: refused: {found.reason}")
+            line = Line(Event.REFUSED, run=self.run, round=asked["round"], kind=kind)
+            self.place.say(f"{self.run}: round {asked['round']}: refused: {found.reason}", line)
             return self.post(asked, {"refused": found.said})
         assert isinstance(found.content, Path)
         path = f"/v1/runs/{self.run}/{asked['round']}/{kind}"
@@ -338,7 +343,8 @@ class SiteRun:
 
     def _said(self, error: HanseError, doing: str) -> str:
         """Return what the coordinator is told of an error; the site's own log has all of it."""
-        self.place.say(f"{self.run}: {doing}: [{error.code}] {error}")
+        line = caused(Line(Event.FAILED, run=self.run), error)
+        self.place.say(f"{self.run}: {doing}: [{error.code}] {error}", line)
         policy = self.place.policy()
         if policy is not None and "reasons" in policy.release:
             return f"[{error.code}] {error}"
