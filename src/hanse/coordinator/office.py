@@ -4,7 +4,7 @@ The office decides nothing. It keeps the registry as the journal has it, and who
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hanse.coordinator.access import Desk
@@ -39,6 +39,8 @@ class Office:
     runs: Runs
     bell: Bell
     desk: Desk
+    succession: Sequence[Mapping[str, str]] = ()
+    """Which identity key came after which (:mod:`hanse.net.succession`)."""
     registry: Registry = field(default_factory=Registry)
     seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
 

@@ -15,6 +15,7 @@ from hanse.coordinator.routes import router
 from hanse.coordinator.runs import Runs
 from hanse.coordinator.spool import Spool
 from hanse.coordinator.table import TABLE
+from hanse.net import succession
 from hanse.net.authority import Authority, certificate_expiry, server_context
 from hanse.net.keys import IdentityKey, write_private
 from hanse.net.server import Server
@@ -45,7 +46,16 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
         )
         stack.callback(runs.close)
         key = IdentityKey.load(home.folder / IDENTITY)
-        office = Office(settings, key, authority, journal, runs, bell, Desk(key.public))
+        office = Office(
+            settings,
+            key,
+            authority,
+            journal,
+            runs,
+            bell,
+            Desk(key.public),
+            succession.read(home.folder),
+        )
         server = Server(
             router(TABLE, office),
             settings.listen,

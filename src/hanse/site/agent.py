@@ -219,7 +219,7 @@ class Agent:
     def _place(self, record: ReleaseLog) -> Place:
         app, sources = self._how
         return Place(
-            self.home, app, sources, dial(self.home), record, self.say,
+            self.home, app, sources, dial(self.home, self.say), record, self.say,
             lambda: not self.stopping.is_set(),
         )  # fmt: skip
 
