@@ -50,11 +50,11 @@ PLANTED = (
         (FAULTS,),
     ),
     Planted(
-        "an answer that is sent again counts again",
+        "an answer that is sent again gets no receipt",
         "coordinator/live.py",
         "        return self.receipts.get(key) or self.queued.get(key)\n",
         "        return None\n",
-        (FAULTS,),
+        ("tests/coordinator/test_replay.py",),
     ),
     Planted(
         "another answer under the same name gets the receipt of the first",
@@ -196,7 +196,7 @@ PLANTED = (
         "sim/rounds.py",
         "            summed, lambda purpose: seeds.stream(spec.seed, ask.round, purpose), states\n",
         "            summed, lambda purpose: np.random.default_rng(), states\n",
-        ("tests/sim/test_resume.py", "tests/sim/test_same_bits.py"),
+        ("tests/laws/test_runs.py",),
     ),
     Planted(
         "a site sees the runs of others",
