@@ -362,5 +362,5 @@ def test_a_link_that_was_forged_with_a_hash_that_fits_is_found(tmp_path):
             "UPDATE event SET body = ?, hash = ? WHERE seq = 2", (told["body"], chain_hash(**told))
         )
         database.commit()
-    with pytest.raises(ConfigError, match="event 3 .* names .* as the hash before it"):
+    with pytest.raises(ConfigError, match=r"event 3 .* names .* as the hash before it"):
         Journal.open(path)
