@@ -48,6 +48,7 @@ class Event(StrEnum):
     FAILED = "failed"
     JOB_DIED = "job-died"
     FORGOTTEN = "forgotten"
+    KEY_FOLLOWED = "key-followed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -15,6 +15,7 @@ from sqlalchemy.exc import InternalError
 
 from hanse.coordinator import journal as module
 from hanse.coordinator.journal import Journal, JournalBroken
+from hanse.coordinator.schema import chain_hash
 from hanse.errors import ConfigError
 
 
@@ -348,3 +349,18 @@ def test_another_url_is_refused_with_what_would_do(url):
     with pytest.raises(ConfigError) as caught:
         Journal.open(url)
     assert "postgresql://" in caught.value.hint
+
+
+def test_a_link_that_was_forged_with_a_hash_that_fits_is_found(tmp_path):
+    """Whoever can write there can compute hashes too: the next row still names the old one."""
+    path = tmp_path / "journal"
+    with closing(Journal.open(path)) as journal:
+        rows = [journal.append_now("run/a", [("begun", {"n": n})])[0] for n in range(4)]
+    told = {"seq": 2, "stream": "run/a", "kind": "begun", "body": '{"n":7}', "prev": rows[0].hash}
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "UPDATE event SET body = ?, hash = ? WHERE seq = 2", (told["body"], chain_hash(**told))
+        )
+        database.commit()
+    with pytest.raises(ConfigError, match=r"event 3 .* names .* as the hash before it"):
+        Journal.open(path)

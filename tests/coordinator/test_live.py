@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -84,3 +85,12 @@ def test_nobody_sees_what_the_coordinator_finds_before_it_is_durable(run, tmp_pa
     thread.join(10)
     assert not thread.is_alive()
     until(lambda: seen() != old, 1.0)
+
+
+def test_the_runs_time_goes_on_and_never_back_whatever_the_wall_clock_does(run, monkeypatch):
+    before, clock = run.clock.now(), time.time
+    for step in (-600.0, 600.0, -400 * 86400.0):
+        monkeypatch.setattr(time, "time", lambda step=step: clock() + step)
+        after = run.clock.now()
+        assert before <= after < before + 5
+        before = after

@@ -116,7 +116,7 @@ class Peer:
         with suppress(ValueError, HanseError):  # what cannot be signed goes unsigned
             method, path = one.method.decode("ascii"), one.path.decode("ascii")
             text = request_text(
-                self.line._coordinator_key, method, path,
+                self.line.coordinator_key, method, path,
                 session=session.id, sequence=sequence, digest=digest,
             )  # fmt: skip
             named = {

@@ -210,7 +210,7 @@ def test_an_answer_that_is_refused_or_late_is_counted_so(coordinator):
 def test_disk_certificates_and_process_are_told(coordinator):
     found = scrape(coordinator.operator)
     assert 23 * 3600 < found['hanse_certificate_expiry_seconds{certificate="server"}'] < 25 * 3600
-    assert found['hanse_certificate_expiry_seconds{certificate="authority"}'] > 3600 * 24 * 3600
+    assert found['hanse_certificate_expiry_seconds{certificate="issuer"}'] > 1800 * 24 * 3600
     assert found["hanse_disk_free_bytes"] > 0
     assert found["process_resident_memory_bytes"] > 2**20
     assert found["process_cpu_seconds_total"] > 0

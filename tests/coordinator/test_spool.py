@@ -15,6 +15,7 @@ from hanse.coordinator.spool import Spool
 from hanse.coordinator.uploads import NONCE, TAG
 from hanse.core.listing import CHUNK, Listing
 from hanse.errors import ProtocolError
+from hanse.failpoints import Point, watching
 
 CONTENT = os.urandom(2 * CHUNK + 1_000)
 LISTING = Listing.of(CONTENT)
@@ -379,3 +380,18 @@ def test_files_and_folders_are_for_their_owner_alone(folder):
         os.umask(old)
     modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (folder.parent).rglob("*")}
     assert modes == {True: 0o700, False: 0o600}
+
+
+def test_a_key_is_overwritten_before_anything_is_removed(folder, room):
+    seen, path = [], folder / "heart-1@3" / "key"
+    before = path.read_bytes()
+
+    def look(point):
+        if point == Point.KEY_OVERWRITTEN:
+            seen.append(path.read_bytes())
+
+    with watching(look):
+        room.destroy()
+    (found,) = seen
+    assert len(found) == len(before)
+    assert found != before

@@ -485,3 +485,26 @@ def test_a_coordinator_restored_from_an_older_backup_is_noticed_and_serves_on(lo
     for site in TWO:
         assert lonely.hanse("fsck", "--home", lonely.home(site).folder).status == 0
         assert lonely.hanse("doctor", "--home", lonely.home(site).folder).status == 0
+
+
+def test_keys_and_certificates_are_rotated_in_the_middle_of_a_run_and_no_round_is_lost(lonely):
+    """The issuer of certificates, the coordinator's identity key, and the sites' certificates."""
+    id = lonely.submit(f'task = "plain:brief"\n{NONE}', sites=TWO, rounds=8)
+    port, home = port_of(lonely), lonely.federation.home.folder
+    for round, what in enumerate(("issuer", "identity", "identity", "issuer"), 1):
+        lonely.reaches(id, round)
+        ran = lonely.hanse("coordinator", "rotate", what, "--home", home)
+        assert ran.status == 0, ran.err
+        lonely.federation.end("coordinator", KILL)
+        lonely.federation.start_coordinator(port)
+        site = lonely.home("north")
+        renew(site, dial(site))  # a certificate of the issuer that there is now
+    assert lonely.end(id)["outcome"] == "done"
+    assert lonely.digest(id) == lonely.simulated(id).model_digest
+    assert [row["counted"] for row in lonely.history(id)] == [["north", "west"]] * 8
+    for site in TWO:
+        log = (lonely.home(site).folder / "log.jsonl").read_text()
+        assert log.count("another identity key, named by its last one") == 2
+        assert len(lonely.home(site).enrolled().former) == 2
+    again = lonely.submit(NONE, sites=TWO)  # the policy names the first key
+    assert lonely.end(again)["outcome"] == "done"

@@ -125,6 +125,7 @@ def test_an_authority_is_never_overwritten(tmp_path):
 def test_a_creation_that_was_cut_before_its_key_was_kept_is_simply_done_again(tmp_path):
     Authority.create(tmp_path, "heart-consortium")
     (tmp_path / "authority-key.pem").unlink()
+    (tmp_path / "issuer.pem").unlink()
     with pytest.raises(ConfigError, match="No such file"):
         Authority.load(tmp_path)
     created = Authority.create(tmp_path, "heart-consortium")
@@ -135,7 +136,7 @@ def test_a_key_without_the_certificate_that_goes_with_it_is_refused(tmp_path, st
     Authority.create(tmp_path, "heart-consortium")
     for content in (stranger.certificate_pem, "noise"):
         write_private(tmp_path / "authority.pem", content.encode(), replace=True)
-        with pytest.raises(ConfigError, match="no key and its certificate"):
+        with pytest.raises(ConfigError, match="no root and an issuer under it"):
             Authority.load(tmp_path)
 
 
@@ -146,22 +147,52 @@ def test_an_authority_has_a_name_that_a_certificate_can_carry(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_root_signs_certificates_of_leaves_only_and_lives_ten_years(root):
-    extensions = root.certificate.extensions
-    constraints = extensions.get_extension_for_class(x509.BasicConstraints)
-    usage = extensions.get_extension_for_class(x509.KeyUsage)
-    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (
-        True,
-        True,
-        0,
-    )
-    assert (usage.critical, usage.value.key_cert_sign, usage.value.digital_signature) == (
-        True,
-        True,
-        False,
-    )
+def test_a_root_of_ten_years_signs_issuers_of_five_who_sign_leaves_only(root):
+    for certificate, below, years in ((root.root, 1, 10), (root.certificate, 0, 5)):
+        extensions = certificate.extensions
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = extensions.get_extension_for_class(x509.KeyUsage)
+        told = constraints.critical, constraints.value.ca, constraints.value.path_length
+        assert told == (True, True, below)
+        told = usage.critical, usage.value.key_cert_sign, usage.value.digital_signature
+        assert told == (True, True, False)
+        days = (certificate.not_valid_after_utc - NOW).days
+        assert 365 * years <= days < 365 * years + 10
     assert isinstance(root.private.curve, ec.SECP256R1)
-    assert timedelta(days=3650) < root.certificate.not_valid_after_utc - NOW < timedelta(days=3660)
+    root.certificate.verify_directly_issued_by(root.root)
+
+
+def test_another_issuer_is_made_by_the_roots_key_which_may_lie_elsewhere(tmp_path, stranger):
+    (tmp_path / "a").mkdir()
+    old = Authority.create(tmp_path / "a", "heart-consortium", NOW)
+    Authority.rotate(tmp_path / "a")
+    new = Authority.load(tmp_path / "a")
+    assert new.fingerprint == old.fingerprint
+    assert new.certificate.serial_number != old.certificate.serial_number
+    assert new.certificate.subject != old.certificate.subject
+    away = (tmp_path / "a" / "authority-key.pem").rename(tmp_path / "root-key.pem")
+    assert Authority.load(tmp_path / "a").fingerprint == old.fingerprint
+    with pytest.raises(ConfigError, match="No such file"):
+        Authority.rotate(tmp_path / "a")
+    Authority.rotate(tmp_path / "a", away)
+    other = kept(tmp_path, "other.pem", private_pem(stranger.private))
+    with pytest.raises(ConfigError, match="is not the key of the root"):
+        Authority.rotate(tmp_path / "a", other)
+
+
+def test_what_the_old_issuer_has_signed_stays_good_at_both_ends(tmp_path):
+    (tmp_path / "a").mkdir()
+    old = Authority.create(tmp_path / "a", "heart-consortium", NOW)
+    Authority.rotate(tmp_path / "a", now=NOW)
+    new, servers, clients = Authority.load(tmp_path / "a"), [], []
+    for name, issuer in (("old", old), ("new", new)):
+        folder = tmp_path / name
+        folder.mkdir()
+        servers.append(server_of(issuer, folder, issuer.issue_server(HOSTS, NOW)))
+        clients.append(client_context(old.certificate_pem, site_file(issuer, folder)))
+    for server in servers:
+        for client in clients:
+            assert greeted(server, client) == "cleveland"
 
 
 def test_a_sites_certificate_says_what_the_protocol_says_and_nothing_of_the_request(root):

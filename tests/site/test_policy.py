@@ -185,6 +185,7 @@ def source(**changes) -> Policy:
     return replace(POLICY, sources={"heart": replace(POLICY.sources["heart"], **changes)})
 
 
+NEARLY = APP[:-1] + ("0" if APP[-1] != "0" else "1")
 BROKEN = {
     "another coordinator": (POLICY, at(coordinator=OTHER), "coordinator"),
     "another roster": (POLICY, at(roster=OTHER), "roster"),
@@ -197,6 +198,9 @@ BROKEN = {
     "an app that is installed and not listed": (replace(POLICY, apps=(OTHER,)), REQUEST, "app"),
     "too few sites": (POLICY, replace(REQUEST, sites=1), "minimum_cohort"),
     "a sum in the clear": (replace(POLICY, secure_sum="required"), REQUEST, "secure_sum"),
+    "an app that differs in its last digit": (
+        replace(POLICY, apps=(APP,)), replace(at(installed=NEARLY), app=NEARLY), "app"
+    ),
     "no clip": (replace(POLICY, largest_clip=5.0), replace(REQUEST, l2=math.inf), "largest_clip"),
     "a clip too large": (replace(POLICY, largest_clip=0.5), REQUEST, "largest_clip"),
     "a clip that is no number": (

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import socket
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -124,6 +125,38 @@ def sites(folder: HomeOption = None, debug: Debug = False) -> None:
         state = "revoked" if row["revoked"] else away
         table.add_row(row["name"], row["words"], state, row["doing"])
     out().print(table)
+
+
+@app.command()
+def rotate(
+    what: Annotated[str, typer.Argument(metavar="issuer|identity", help="Which key.")],
+    root_key: Annotated[
+        Path | None,
+        typer.Option("--root-key", metavar="FILE", help="Where the root's key is, if not here."),
+    ] = None,
+    folder: HomeOption = None,
+    debug: Debug = False,
+) -> None:
+    """Put a new key in the place of one; it counts from the coordinator's next start.
+
+    ``issuer`` signs certificates; what the old one has signed stays good until it ends.
+    ``identity`` signs answers; the old key names the new one, and sites follow by themselves.
+    """
+    from hanse.coordinator.home import IDENTITY, Home
+    from hanse.net import succession
+    from hanse.net.authority import Authority
+
+    place = Home(home(folder, "coordinator"))
+    place.settings()
+    match what:
+        case "issuer":
+            Authority.rotate(place.folder, root_key)
+            out().print("Another issuer signs from the next start on.")
+        case "identity":
+            new = succession.rotate(place.folder, place.folder / IDENTITY)
+            out().print(f"The identity key is {new[:16]}… from the next start on.")
+        case _:
+            raise ConfigError(f"{what!r} is no key", hint="say issuer or identity")
 
 
 @app.command()

@@ -24,13 +24,16 @@ from hanse.coordinator.home import IDENTITY, OPERATOR, SETTINGS, Home
 from hanse.coordinator.journal import Journal
 from hanse.core.canonical import Json, encode
 from hanse.errors import ConfigError
-from hanse.net.authority import CERTIFICATE_FILE, KEY_FILE
+from hanse.net import succession
+from hanse.net.authority import CERTIFICATE_FILE, ISSUER_FILE, KEY_FILE
 from hanse.net.keys import write_private
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 TRIES = 20
-KEPT = (SETTINGS, OPERATOR, IDENTITY, KEY_FILE, CERTIFICATE_FILE)
+KEPT = (SETTINGS, OPERATOR, IDENTITY, CERTIFICATE_FILE, ISSUER_FILE)
+MAY_BE = (KEY_FILE, succession.FILE)
+"""The root's key may lie elsewhere; keys that came later are named where there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def backup(home: Home, target: Path) -> Head:
     if target.exists():
         raise ConfigError(f"{target} is there already", hint="name a folder that is not there yet")
     make_folder(target / "blobs")
-    for name in KEPT:
+    for name in (*KEPT, *(name for name in MAY_BE if (home.folder / name).exists())):
         write_private(target / name, (home.folder / name).read_bytes())
     where = settings.database or home.folder / "journal.db"
     with _staged(home) as stage:
@@ -153,7 +156,7 @@ def restore(source: Path, home: Home, database: str = "") -> Head:
             f"{home.folder} is not empty", hint="name a new folder: --home DIR; move the old one"
         )
     make_folder(home.folder)
-    for name in KEPT[1:]:
+    for name in (*KEPT[1:], *(name for name in MAY_BE if (source / name).exists())):
         write_private(home.folder / name, (source / name).read_bytes())
     shutil.copytree(source / "blobs", home.folder / "blobs", dirs_exist_ok=True)
     settings = replace(Home(source).settings(), database=database)

@@ -10,13 +10,14 @@ from hanse.coordinator.history import History
 from hanse.coordinator.home import Home
 from hanse.errors import ConfigError, HanseError
 from hanse.net.account import Account
-from hanse.net.authority import CERTIFICATE_FILE
+from hanse.net.authority import CERTIFICATE_FILE, ISSUER_FILE
 from hanse.net.checks import Check, attempt, check_certificate, check_room
 from hanse.net.keys import read_private
 
 ADDRESS = "address.json"
 """Where a coordinator that has started says on which port it listens."""
 TOLERATED_S = 300.0
+ROTATE = "hanse coordinator rotate issuer"
 
 
 def doctor(home: Home) -> list[Check]:
@@ -31,7 +32,8 @@ def doctor(home: Home) -> list[Check]:
         Check("database", True, kind),
         check_room(home.folder),
         attempt("clock", lambda: _clock(where)),
-        attempt("authority", lambda: check_certificate("authority", root, "see docs: rotation")),
+        attempt("root", lambda: check_certificate("root", root, "let all sites join anew")),
+        attempt("issuer", lambda: check_certificate("issuer", home.folder / ISSUER_FILE, ROTATE)),
     ]
     if server.exists():
         again = "start the coordinator: it makes another one"

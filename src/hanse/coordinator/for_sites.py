@@ -30,6 +30,7 @@ async def about(asked: Asked) -> Json:
         "name": settings.name,
         "protocol": 1,
         "key": asked.office.key.public,
+        "succession": [*asked.office.succession],
         "simulated": settings.simulated,
         "time": time(),
     }

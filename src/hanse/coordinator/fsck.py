@@ -16,7 +16,7 @@ from hanse.coordinator.runs import specification_of
 from hanse.coordinator.spool import KEY, Room
 from hanse.core import rounds
 from hanse.errors import ConfigError, HanseError
-from hanse.net.authority import KEY_FILE, Authority
+from hanse.net.authority import ISSUER_FILE, KEY_FILE, Authority
 from hanse.net.checks import Check, attempt, check_private
 from hanse.net.keys import IdentityKey
 
@@ -52,7 +52,9 @@ def fsck(home: Home) -> list[Check]:
     """Return a row for each part; the first failure does not hide the next ones."""
     settings = home.settings()
     rows = [
-        check_private(home.folder, SETTINGS, OPERATOR, IDENTITY, KEY_FILE, "journal.db"),
+        check_private(
+            home.folder, SETTINGS, OPERATOR, IDENTITY, KEY_FILE, ISSUER_FILE, "journal.db"
+        ),
         attempt("authority", lambda: f"root {Authority.load(home.folder).fingerprint[:16]}…"),
         attempt("identity", lambda: f"{IdentityKey.load(home.folder / IDENTITY).public[:16]}…"),
     ]

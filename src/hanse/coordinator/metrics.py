@@ -105,7 +105,7 @@ def _machine(office: Office) -> Iterator[Metric]:
         alone(free),
     )
     server = certificate_expiry((office.folder / CERTIFICATE).read_text())
-    ends = {"server": server, "authority": office.authority.certificate.not_valid_after_utc}
+    ends = {"server": server, "issuer": office.authority.certificate.not_valid_after_utc}
     now = datetime.now(UTC)
     yield Metric(
         *("hanse_certificate_expiry_seconds", "gauge", "Seconds until a certificate ends."),

@@ -4,7 +4,7 @@ The office decides nothing. It keeps the registry as the journal has it, and who
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hanse.coordinator.tally import Tally
 from hanse.coordinator.watch import Watch
 from hanse.core.canonical import Json
 from hanse.log import Event, Line, log
+from hanse.net import succession
 from hanse.net.authority import Authority
 from hanse.net.keys import IdentityKey
 
@@ -48,10 +49,13 @@ class Office:
     seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
     watch: Watch = field(init=False)
     tally: Tally = field(init=False)
+    succession: Sequence[Mapping[str, str]] = field(init=False)
+    """Which identity key came after which (:mod:`hanse.net.succession`)."""
 
     def __post_init__(self) -> None:
         """Fold the registry's events."""
         self.watch, self.tally = Watch(self.journal, self.folder), Tally(self.journal)
+        self.succession = succession.read(self.folder)
         for entry in self.journal.read(REGISTRY):
             self.registry = fold(self.registry, entry.kind, entry.body)  # pyright: ignore
 

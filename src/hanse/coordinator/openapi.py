@@ -78,7 +78,8 @@ SITE = closed(
     name=TEXT, key=HEX64, words=TEXT, revoked=TRUTH, away_s=maybe(NUMBER), doing=TEXT
 )  # fmt: skip
 ANSWERS: Mapping[str, Schema] = {
-    "about": closed(name=TEXT, protocol={"const": 1}, key=HEX64, simulated=TRUTH, time=NUMBER),
+    "about": closed(name=TEXT, protocol={"const": 1}, key=HEX64, simulated=TRUTH, time=NUMBER,
+                    succession=many(closed(key=HEX64, signature=TEXT))),
     "authority": {"media": "application/x-pem-file", **TEXT},
     "join": closed(certificate=TEXT, key=HEX64, coordinator=TEXT),
     "login": closed(token=TEXT, expires=NUMBER, role=TEXT),

@@ -2,12 +2,13 @@
 
 Certificates follow RFC 5280, so strictly that OpenSSL's strict mode takes them. They are never
 revoked: a roster that is asked on each request does that, and a day's life is the back-stop. Who
-steals the authority's key can pass for the coordinator and for any site in TLS; identity keys (§5)
+steals the issuer's key can pass for the coordinator and for any site in TLS; identity keys (§5)
 are what stands then.
 """
 
 import hashlib
 import re
+import secrets
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from hanse.net.keys import private_pem, read_private, write_private
 
 KEY_FILE = "authority-key.pem"
 CERTIFICATE_FILE = "authority.pem"
-YEARS_10 = timedelta(days=3652)
+ISSUER_FILE = "issuer.pem"
+YEARS_10, YEARS_5 = timedelta(days=3652), timedelta(days=1826)
 DAY = timedelta(hours=24)
 EARLY = timedelta(hours=1)
 """A certificate is valid from an hour before it is issued, for sites whose clock is behind. One
@@ -42,53 +44,79 @@ Subject = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 @dataclass(frozen=True)
 class Authority:
-    """The root: an ECDSA P-256 key and its certificate, in a folder of the coordinator's."""
+    """A root that everybody trusts, and the issuer under it that signs: ECDSA P-256 keys.
 
+    The root's key is needed only to make an issuer: its file may lie elsewhere in between.
+    """
+
+    root: x509.Certificate = field(repr=False)
     private: ec.EllipticCurvePrivateKey = field(repr=False)
     certificate: x509.Certificate = field(repr=False)
+    """The issuer's key and certificate."""
 
     @staticmethod
     def create(folder: Path, name: str, now: datetime | None = None) -> "Authority":
-        """Draw a root for ten years from ``now`` (None: this moment) and keep it in ``folder``.
+        """Draw a root for ten years from ``now`` (None: this moment), and an issuer for five.
 
         ConfigError if one is there, or for a name that is empty or longer than 64 characters.
 
-        The key is written last: a folder that holds one holds its certificate too.
+        The root's key is written last: a folder that holds one holds all the rest too.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _root(key, _root_name(name), now or datetime.now(UTC))
-        authority = Authority(key, certificate)
+        key, now = ec.generate_private_key(ec.SECP256R1()), now or datetime.now(UTC)
+        root = _root(key, _root_name(name), now)
+        authority = _issuer(key, root, now)
         if not (folder / KEY_FILE).exists():
-            pem = authority.certificate_pem.encode()
-            write_private(folder / CERTIFICATE_FILE, pem, replace=True)
+            write_private(folder / CERTIFICATE_FILE, _pem(root).encode(), replace=True)
+            authority.write(folder)
         write_private(folder / KEY_FILE, private_pem(key).encode())
         return authority
 
     @staticmethod
     def load(folder: Path) -> "Authority":
-        """Return the root in ``folder``; ConfigError if it is missing, open to others, damaged."""
-        key_file, certificate_file = folder / KEY_FILE, folder / CERTIFICATE_FILE
-        content = read_private(key_file)
+        """Return the authority in ``folder``; ConfigError if it is missing or damaged."""
+        files = folder / CERTIFICATE_FILE, folder / ISSUER_FILE
         try:
-            key = load_pem_private_key(content, password=None)
-            certificate = x509.load_pem_x509_certificate(read_private(certificate_file))
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            key = certificate = None  # what the parser says may quote the file
-        if (
-            certificate is None
-            or not isinstance(key, ec.EllipticCurvePrivateKey)
-            or certificate.public_key() != key.public_key()
-        ):
+            root = x509.load_pem_x509_certificate(read_private(files[0]))
+            content = read_private(files[1])
+            found = Authority(root, _key_in(content), x509.load_pem_x509_certificate(content))
+            found.certificate.verify_directly_issued_by(root)
+            if found.certificate.public_key() != found.private.public_key():
+                raise ValueError("another key")
+        except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
             raise ConfigError(
-                f"{key_file} and {certificate_file} are no key and its certificate",
+                f"{files[0]} and {files[1]} are no root and an issuer under it",
                 hint="restore both from one backup",
+            ) from None  # what the parser says may quote the file
+        return found
+
+    @staticmethod
+    def rotate(folder: Path, key_file: Path | None = None, now: datetime | None = None) -> None:
+        """Put another issuer in the place of the one in ``folder``, by the root's key.
+
+        What the old one has signed stays good until it ends. ConfigError if the root's key is not
+        in ``key_file`` (None: where it was made), or is another root's.
+        """
+        root, path = Authority.load(folder).root, key_file or folder / KEY_FILE
+        try:
+            key = _key_in(read_private(path))
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if key is None or key.public_key() != root.public_key():
+            raise ConfigError(
+                f"{path} is not the key of the root in {folder / CERTIFICATE_FILE}",
+                hint="name the file that has it: --root-key FILE",
             )
-        return Authority(key, certificate)
+        _issuer(key, root, now or datetime.now(UTC)).write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Keep the issuer in ``folder``: its certificate and its key in one file."""
+        content = _pem(self.certificate) + private_pem(self.private)
+        write_private(folder / ISSUER_FILE, content.encode(), replace=True)
 
     @cached_property
     def certificate_pem(self) -> str:
         """The root's certificate."""
-        return _pem(self.certificate)
+        return _pem(self.root)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,7 +126,9 @@ class Authority:
     def issue_server(
         self, hosts: Sequence[str], now: datetime, lifetime: timedelta = DAY
     ) -> tuple[str, str]:
-        """Return (key, certificate) of the coordinator, in PEM, under a fresh P-256 key.
+        """Return (key, certificates) of the coordinator, in PEM, under a fresh P-256 key.
+
+        The issuer's certificate comes behind its own.
 
         ``hosts`` are the DNS names and IP addresses it answers to; ConfigError for what is neither.
         """
@@ -112,7 +142,8 @@ class Authority:
         return private_pem(key), self._sign(builder, ExtendedKeyUsageOID.SERVER_AUTH)
 
     def issue_site(self, csr_pem: str, name: str, now: datetime, lifetime: timedelta = DAY) -> str:
-        """Return the client certificate, in PEM, of the site ``name`` for the key in ``csr_pem``.
+        """Return the client certificate, in PEM, of the site ``name`` for the key in ``csr_pem``;
+        behind it the issuer's.
 
         Nothing else in the request counts: no name, no extension. ProtocolError if it is no request
         signed by its own key, or the key is neither P-256 nor Ed25519. ValueError for a ``name``
@@ -126,8 +157,7 @@ class Authority:
     def _leaf(
         self, key: Subject, name: str, now: datetime, lifetime: timedelta
     ) -> x509.CertificateBuilder:
-        root = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root)
+        issuer = _issued_by(self.certificate)
         return (
             _certificate(key, _name(name), self.certificate.subject)
             .not_valid_before(_aware(now) - EARLY)
@@ -139,7 +169,8 @@ class Authority:
 
     def _sign(self, builder: x509.CertificateBuilder, purpose: x509.ObjectIdentifier) -> str:
         usage = x509.ExtendedKeyUsage([purpose])
-        return _pem(builder.add_extension(usage, critical=True).sign(self.private, SHA256()))
+        signed = builder.add_extension(usage, critical=True).sign(self.private, SHA256())
+        return _pem(signed) + _pem(self.certificate)
 
 
 def make_request(name: str) -> tuple[str, str]:
@@ -229,10 +260,46 @@ def _root(key: ec.EllipticCurvePrivateKey, name: x509.Name, now: datetime) -> x5
         _certificate(key.public_key(), name, name)
         .not_valid_before(_aware(now) - EARLY)
         .not_valid_after(now + YEARS_10)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
         .add_extension(_usage(certificates=True), critical=True)
         .sign(key, SHA256())
     )
+
+
+def _issuer(key: ec.EllipticCurvePrivateKey, root: x509.Certificate, now: datetime) -> Authority:
+    """Return a new issuer under a root with this key. Each has a name of its own."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    told = root.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Hanse"),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, f"issuer {secrets.token_hex(8)}"),
+            x509.NameAttribute(NameOID.COMMON_NAME, told),
+        ]
+    )
+    certificate = (
+        _certificate(private.public_key(), name, root.subject)
+        .not_valid_before(_aware(now) - EARLY)
+        .not_valid_after(min(now + YEARS_5, root.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(certificates=True), critical=True)
+        .add_extension(_issued_by(root), critical=False)
+        .sign(key, SHA256())
+    )
+    return Authority(root, private, certificate)
+
+
+def _issued_by(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    known = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
+
+
+def _key_in(content: bytes) -> ec.EllipticCurvePrivateKey:
+    """Return the private key in PEM; ValueError if there is no elliptic one."""
+    key = load_pem_private_key(content[content.index(b"-----BEGIN PRIVATE") :], password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("no elliptic key")
+    return key
 
 
 def _certificate(key: Subject, subject: x509.Name, issuer: x509.Name) -> x509.CertificateBuilder:

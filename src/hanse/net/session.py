@@ -5,7 +5,7 @@ hide nothing from such a proxy.
 """
 
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,6 +19,10 @@ from hanse.net.signing import digest_of, request_text, response_text
 
 EMPTY = digest_of(b"")
 SESSION_PATH = "/v1/session"
+
+
+class AnotherKey(ProtocolError):
+    """An answer that the coordinator has not signed, or has signed by a key that came later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,11 @@ class SignedConnection:
     ) -> None:
         """Nothing is sent before the first request."""
         self.connection = connection
-        self._name, self._key, self._coordinator_key = name, key, coordinator_key
+        self._name, self._key, self.coordinator_key = name, key, coordinator_key
         self._session: Session | None = None
         self._lock = threading.Lock()
+        self.follow: Callable[[], bool] = lambda: False
+        """Called when an answer is signed by another key; whether it has found the right one."""
 
     def request(
         self, method: str, path: str, body: Json = None, *, timeout_s: float = ANSWER_S
@@ -51,13 +57,21 @@ class SignedConnection:
         """Send ``body`` as canonical JSON (None: no body) and return the answer.
 
         Raises the error that the answer tells of; ProtocolError if the coordinator did not sign
-        it, TransportError if there is none. A request whose session is lost is sent a second time.
+        it, TransportError if there is none. It is sent again when the session was lost, and when
+        the coordinator has another key, which :attr:`follow` has found.
         """
         content = b"" if body is None else encode(body).encode()
-        try:
-            return self.send(method, path, content, digest_of(content), timeout_s=timeout_s)
-        except SessionLost:
-            return self.send(method, path, content, digest_of(content), timeout_s=timeout_s)
+        known, tries = self.coordinator_key, 0
+        while True:
+            tries += 1
+            try:
+                return self.send(method, path, content, digest_of(content), timeout_s=timeout_s)
+            except SessionLost:
+                if tries > 2:
+                    raise
+            except AnotherKey:
+                if tries > 2 or (self.coordinator_key == known and not self.follow()):
+                    raise
 
     def send(
         self,
@@ -94,6 +108,11 @@ class SignedConnection:
             self._forget(session)
             raise
 
+    def succeed(self, coordinator_key: str) -> None:
+        """Expect the answers to be signed by another key from now on."""
+        with self._lock:
+            self.coordinator_key, self._session = coordinator_key, None
+
     def _numbered(self) -> tuple[Session, int]:
         """Return the session and a number that was not used in it."""
         with self._lock:
@@ -119,7 +138,7 @@ class SignedConnection:
         self, method: str, path: str, session: str, sequence: int, digest: str
     ) -> dict[str, str]:
         text = request_text(
-            self._coordinator_key, method, path, session=session, sequence=sequence, digest=digest
+            self.coordinator_key, method, path, session=session, sequence=sequence, digest=digest
         )
         return {"Hanse-Digest": digest, "Hanse-Signature": self._key.sign(text)}
 
@@ -132,13 +151,13 @@ class SignedConnection:
         a gateway is busy, and that the session is lost.
         """
         text = response_text(signature, response.status, digest_of(response.body))
-        signed = verify(self._coordinator_key, text, response.headers.get("hanse-signature", ""))
+        signed = verify(self.coordinator_key, text, response.headers.get("hanse-signature", ""))
         lost = response.status == 401 and code_of(response.body) == SessionLost.code
         if lost and session is not None:
             self._forget(session)
         if signed or lost or response.status in HTTP_BUSY:
             return response.accepted()
-        raise ProtocolError(
+        raise AnotherKey(
             f"{response.asked}: the answer ({response.status}) is not signed by the coordinator "
             "that this site knows",
             hint="something on the way changes answers, or the coordinator's identity key changed: "

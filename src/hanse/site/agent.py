@@ -221,9 +221,13 @@ class Agent:
     def _place(self, record: ReleaseLog) -> Place:
         app, sources = self._how
         return Place(
-            self.home, app, sources, dial(self.home), record, self.say,
+            self.home, app, sources, dial(self.home, self._followed), record, self.say,
             lambda: not self.stopping.is_set(),
         )  # fmt: skip
+
+    def _followed(self) -> None:
+        said = "the coordinator has another identity key, named by its last one"
+        self.say(said, Line(Event.KEY_FOLLOWED, name=self.name))
 
     def _look_back(self, line: SignedConnection) -> None:
         """See whether the coordinator still has what it gave this site the last receipt of."""

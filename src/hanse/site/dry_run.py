@@ -58,7 +58,7 @@ def _policy(home: SiteHome, run: Run, sources: Mapping[str, str]) -> list[Check]
     if policy is not None:
         policy = policy.with_sources(sources)
     situation = Situation(
-        coordinator=enrolled.coordinator,
+        coordinator=enrolled.known_as("" if policy is None else policy.coordinator),
         roster="" if policy is None else policy.roster,
         installed=canonical.digest(dict(run.app)),
         on_loopback=is_loopback(enrolled.url),

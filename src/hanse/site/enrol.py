@@ -1,5 +1,7 @@
 """Joining a federation, and staying in it: keys are made here and never leave (protocol §4)."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from hanse.net.client import Connection, fetch_authority
 from hanse.net.invitations import Token
 from hanse.net.keys import IdentityKey, write_private
 from hanse.net.session import SignedConnection
+from hanse.net.succession import follow
 from hanse.net.words import site_words
 from hanse.site.home import SITE, Enrolled, SiteHome
 
@@ -53,22 +56,45 @@ def _identity(path: Path) -> IdentityKey:
     return IdentityKey.load(path) if path.exists() else IdentityKey.create(path)
 
 
-def dial(home: SiteHome) -> SignedConnection:
-    """Return the way to the coordinator, with a certificate that counts: renewed if need be."""
-    enrolled, key = home.enrolled(), home.key()
-    authority = home.authority.read_text()
-    connection = Connection(enrolled.url, authority, home.certificate)
-    line = SignedConnection(connection, enrolled.name, key, enrolled.coordinator)
+def dial(home: SiteHome, followed: Callable[[], None] = lambda: None) -> SignedConnection:
+    """Return the way to the coordinator, with a certificate that counts: renewed if need be.
+
+    ``followed`` is called when the coordinator has another identity key, which is taken over.
+    """
+    line = _line(home, home.certificate, followed)
     if is_due(home):
         renew(home, line)
     return line
 
 
-def _bare(home: SiteHome) -> SignedConnection:
-    """Return a way to the coordinator on which no certificate is shown."""
+def _follow_key(home: SiteHome, line: SignedConnection, followed: Callable[[], None]) -> bool:
+    """Follow the coordinator to the identity key that it has now; whether the line had another.
+
+    ProtocolError unless the key that this site knows has named it, or one that it named.
+    """
     enrolled = home.enrolled()
-    connection = Connection(enrolled.url, home.authority.read_text())
-    return SignedConnection(connection, enrolled.name, home.key(), enrolled.coordinator)
+    told: Any = line.connection.request("GET", "/v1/about").json()
+    later = follow(enrolled.coordinator, told.get("succession"), str(told.get("key")))
+    if later:
+        former = (*enrolled.former, enrolled.coordinator, *later[:-1])
+        home.keep(replace(enrolled, coordinator=later[-1], former=former))
+    current = later[-1] if later else enrolled.coordinator
+    if line.coordinator_key == current:
+        return False
+    line.succeed(current)
+    followed()
+    return True
+
+
+def _line(
+    home: SiteHome, certificate: Path | None, followed: Callable[[], None]
+) -> SignedConnection:
+    """Return a way to the coordinator on which ``certificate``, or none, is shown."""
+    enrolled = home.enrolled()
+    connection = Connection(enrolled.url, home.authority.read_text(), certificate)
+    line = SignedConnection(connection, enrolled.name, home.key(), enrolled.coordinator)
+    line.follow = lambda: _follow_key(home, line, followed)
+    return line
 
 
 def is_due(home: SiteHome) -> bool:
@@ -83,6 +109,8 @@ def renew(home: SiteHome, line: SignedConnection) -> None:
     have expired.
     """
     private, request = make_request(home.enrolled().name)
-    told: Any = _bare(home).request("POST", "/v1/renew", {"request": request}).json()
+    told: Any = (
+        _line(home, None, lambda: None).request("POST", "/v1/renew", {"request": request}).json()
+    )
     write_private(home.certificate, (str(told["certificate"]) + private).encode(), replace=True)
     line.connection.reload()

@@ -23,6 +23,12 @@ class Enrolled:
     url: str
     coordinator: str
     federation: str
+    former: tuple[str, ...] = ()
+    """The coordinator's keys that came before, each of which has named the next."""
+
+    def known_as(self, key: str) -> str:
+        """Return ``key`` if it is one of the coordinator's, else the one that it has now."""
+        return key if key in self.former else self.coordinator
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class SiteHome:
         """Return who this site is; ConfigError if it has not joined."""
         try:
             told: dict[str, Any] = json.loads(read_private(self.folder / SITE))
+            told["former"] = tuple(told.get("former", ()))
             return Enrolled(**told)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{self.folder / SITE} is damaged", hint="join again") from error

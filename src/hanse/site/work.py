@@ -141,7 +141,7 @@ class SiteRun:
         known, accepted = self.folder / "roster", "" if policy is None else policy.roster
         is_known = known.exists() and known.read_text() == roster
         situation = Situation(
-            coordinator=enrolled.coordinator,
+            coordinator=enrolled.known_as("" if policy is None else policy.coordinator),
             roster=accepted if is_known else roster,
             installed=digest(here),
             simulated=bool(told["simulated"]),

@@ -63,7 +63,8 @@ def _check_known(connection: Connection, name: str) -> str | None:
 
 def _copy(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
-        file = str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
+        with connection.begin():  # ended here: a database is not copied within a transaction
+            file = str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
         target = Path(f"{file}.before-{_head()}")
         target.unlink(missing_ok=True)  # of a start that was stopped
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
