@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from sqlalchemy.exc import InternalError
 
-from hanse.coordinator import journal as module
 from hanse.coordinator.journal import Journal, JournalBroken
 from hanse.coordinator.schema import chain_hash
 from hanse.errors import ConfigError
@@ -173,20 +172,20 @@ class TestAnyJournal:
         with pytest.raises(ConfigError, match=r"event 4 of .* comes where event 3 should be"):
             Journal.open(where)
 
-    def test_a_change_before_the_tail_is_found_by_verifying_everything(self, where):
+    def test_a_change_is_noticed_however_many_events_came_after_it(self, where):
         with opened(where) as journal:
-            journal.append_now("run/a", [("step", n) for n in range(module.TAIL + 10)])
+            journal.append_now("run/a", [("step", n) for n in range(1_010)])
             journal.verify()
         tamper(where, "UPDATE event SET body = '7' WHERE seq = 3")
-        with opened(where) as journal, pytest.raises(ConfigError, match="event 3 of"):
-            journal.verify()
+        with pytest.raises(ConfigError, match="event 3 of"):
+            Journal.open(where)
 
-    def test_a_missing_start_is_found_by_verifying_everything(self, where):
+    def test_a_missing_start_is_noticed_at_the_start(self, where):
         with opened(where) as journal:
             journal.append_now("run/a", [("step", n) for n in range(5)])
         tamper(where, "DELETE FROM event WHERE seq = 1")
-        with opened(where) as journal, pytest.raises(ConfigError, match="event 1 should be"):
-            journal.verify()
+        with pytest.raises(ConfigError, match="event 1 should be"):
+            Journal.open(where)
 
     def test_a_failed_write_fails_what_waits_and_what_comes_and_is_told_once(self, where):
         failures = []

@@ -8,11 +8,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from tests.crash import unit
@@ -25,18 +28,39 @@ from hanse.net.client import Connection
 from hanse.up import Federation, _remove
 
 KILL = signal.SIGKILL
+HANSE = (sys.executable, "-m", "hanse")
+
+
+class Launched(Federation):
+    """Whose processes may be started by other words than ``HANSE``, a tracer's for instance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.by = dict[str, Sequence[str]]()
+
+    def _spawn(self, name: str, words: Sequence[str], home: Path) -> None:
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [*self.by.get(name, HANSE), *words, "--home", str(home)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 class Supervised:
-    """A coordinator and the sites of ``unit``; a context manager. ``deaths``: (process, status,
+    """A coordinator and the sites of ``app``; a context manager. ``deaths``: (process, status,
     what it was armed with)."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.app = folder, folder / "app"
+    def __init__(self, folder: Path, app: ModuleType = unit) -> None:
+        self.folder, self.app, self.task = folder, folder / "app", app.__name__.rpartition(".")[2]
         self.app.mkdir(parents=True)
-        shutil.copy(unit.__file__, self.app / "unit.py")
-        self.federation = Federation(folder / "up", dict.fromkeys(unit.SITES, (self.app, {})))
-        self.arming = {name: deque[str]() for name in ("coordinator", *unit.SITES)}
+        shutil.copy(str(app.__file__), self.app / f"{self.task}.py")
+        self.federation = Launched(folder / "up", dict.fromkeys(unit.SITES, (self.app, {})))
+        self.launching = {name: deque[Sequence[str]]() for name in ("coordinator", *unit.SITES)}
+        """By which words a process is started next; without any, by ``HANSE``."""
+        self.arming = {name: deque[str]() for name in self.launching}
         self.armed = dict.fromkeys(self.arming, "")
         self.deaths, self.leaving, self.number = list[tuple[str, int, str]](), False, 0
         self.loses_spool = False
@@ -45,7 +69,9 @@ class Supervised:
         """Seconds from each death of the coordinator until it listened again."""
 
     def __enter__(self):
-        (self.folder / "up").mkdir()
+        (self.folder / "up").mkdir(exist_ok=True)
+        for name, words in self.launching.items():
+            self.federation.by[name] = words.popleft() if words else HANSE
         self.federation.__enter__()
         found = urlsplit(self.federation.account.url).port
         assert found
@@ -86,6 +112,8 @@ class Supervised:
     def _start(self, name: str) -> None:
         with STARTING:
             os.environ[VARIABLE] = self.armed[name]
+            words = self.launching[name]
+            self.federation.by[name] = words.popleft() if words else HANSE
             if name == "coordinator" and self.loses_spool:
                 shutil.rmtree(self.federation.home.folder / "spool")
             try:
@@ -121,8 +149,8 @@ class Supervised:
 
     def submit(self, rounds: int, name: str = "unit") -> str:
         """Submit a run; a submission that was not receipted is made again, as people do."""
-        told = {"task": "unit:task", "data": "unit:data", "name": name, "rounds": rounds,
-                "sites": [*unit.SITES], "seed": 5}  # fmt: skip
+        told = {"task": f"{self.task}:task", "data": f"{self.task}:data", "name": name,
+                "rounds": rounds, "sites": [*unit.SITES], "seed": 5}  # fmt: skip
         path = self.app / f"{name}.toml"
         path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in told.items()))
         while True:

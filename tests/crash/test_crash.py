@@ -106,3 +106,15 @@ def test_ten_random_schedules(supervised, digest, seed):
     for number in range(10 * seed, 10 * seed + 10):
         print("seed", number)
         schedule(supervised, digest, number)
+
+
+@pytest.mark.torture
+def test_a_thousand_random_schedules_and_how_soon_the_coordinator_is_back(supervised, digest):
+    supervised.back.clear()
+    for seed in range(1000, 2000):
+        print("seed", seed)
+        schedule(supervised, digest, seed)
+    back = sorted(supervised.back)
+    at = {q: round(back[int(q * (len(back) - 1))], 2) for q in (0.5, 0.9, 0.99, 1.0)}
+    print(f"{len(back)} restarts of the coordinator; seconds until it listened again: {at}")
+    assert at[0.99] <= 5.0

@@ -29,8 +29,6 @@ from hanse.core.canonical import Json, encode
 from hanse.errors import ConfigError
 from hanse.failpoints import Point, reach
 
-TAIL = 1_000
-"""How many events at the end of the chain are verified at each start."""
 MOST_TAKEN = 1_000
 """How many appends go into one transaction at most."""
 MOST_NAME = 255
@@ -60,8 +58,9 @@ class Journal(History):
     ) -> "Journal":
         """Open the journal at a path (SQLite) or a URL ``postgresql://…``, made if it is not there.
 
-        Brings its schema up to date and verifies the last ``TAIL`` events. ConfigError if it cannot
-        be opened, is open elsewhere, is newer than this code, or its chain is broken.
+        Brings its schema up to date and verifies all events: a coordinator that starts uses all of
+        them. ConfigError if it cannot be opened, is open elsewhere, is newer than this code, is
+        damaged, or its chain is broken.
 
         ``on_failure`` is called once, by the writing thread and before those who wait are told,
         when a write fails; it must not close the journal.
@@ -74,8 +73,7 @@ class Journal(History):
                 with writing.begin():
                     upgrade(writing)
                 with writing.begin():
-                    last = select(EVENT).order_by(EVENT.c.seq.desc()).limit(TAIL)
-                    head = check_chain(reversed(writing.execute(last).all()), found.name)
+                    head = _verified(writing, found.name)
             writer = _Writer(found.name, writing, head, on_failure)
             return cls(found.name, writer, reading, resources.pop_all())
 
@@ -117,6 +115,23 @@ class Journal(History):
         """Make the appends that wait, then let go of the database. Later appends fail."""
         self._writer.close()
         self._resources.close()
+
+
+def _verified(connection: Connection, name: str) -> tuple[int, str]:
+    """Return number and hash of the last event; ConfigError unless all is as it was written.
+
+    The chain is of the events as they lie in the table. That a search by stream finds all of them,
+    SQLite, whose pages have no checksums, has to see itself.
+    """
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+        if found != "ok":
+            raise ConfigError(
+                f"{name} is damaged: {' '.join(str(found).split())}",
+                hint="restore the last backup, and look after the disk",
+            )
+    everything = select(EVENT).order_by(EVENT.c.seq).execution_options(yield_per=AT_ONCE)
+    return check_chain(connection.execute(everything), name, whole=True)
 
 
 def _batches(rows: "Iterable[Row[Any]]") -> "Iterable[list[dict[str, Any]]]":

@@ -13,9 +13,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hanse.coordinator.blobs import make_folder, open_new, sync_file, sync_folder
+from hanse.coordinator.blobs import Damaged, make_folder, open_new, sync_file, sync_folder
 from hanse.coordinator.uploads import Names, Upload
 from hanse.core.listing import CHUNK, Listing
+from hanse.errors import ProtocolError
 from hanse.failpoints import Point, reach
 
 RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
@@ -104,11 +105,19 @@ class Room:
             return found
 
     def found(self, name: str) -> Upload:
-        """Return the upload of that name as it was announced; FileNotFoundError if none was."""
-        with (self._folder / (name + SUFFIX)).open("rb") as file:
+        """Return the upload of that name as it was announced.
+
+        FileNotFoundError if none was, Damaged if its file does not begin with a listing any more.
+        """
+        path = self._folder / (name + SUFFIX)
+        with path.open("rb") as file:
             size = file.read(8)
             chunks = -(-int.from_bytes(size, "little") // CHUNK)
-            return self.upload(name, Listing.unpack(size + file.read(32 * chunks)))
+            packed = size + file.read(min(32 * chunks, os.fstat(file.fileno()).st_size))
+        try:
+            return self.upload(name, Listing.unpack(packed))
+        except ProtocolError as error:
+            raise Damaged(f"the upload {path} is damaged: {error}") from error
 
     def names(self) -> list[str]:
         """Return the names of the uploads that have begun, sorted."""
