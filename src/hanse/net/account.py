@@ -18,10 +18,12 @@ from hanse.errors import ConfigError, TransportError
 from hanse.net.client import Connection, Response, fetch_authority
 from hanse.net.invitations import Token
 from hanse.net.keys import read_private, write_private
+from hanse.net.problems import Missing
 from hanse.net.transfer import download, upload
 from hanse.sim.run import Run
 
 NEWS_S = 0.2  # who watches sees no more than five changes a second
+TRIES = 20
 PATIENCE_S = 180.0  # how long a submission goes on over a line that breaks
 
 
@@ -152,8 +154,25 @@ class Fetched:
 
 
 def fetch(line: Connection, run: str, into: Path) -> Fetched:
-    """Download a run's models, history and events; temporary files go to ``into``."""
-    state: Any = line.request("GET", f"/v1/runs/{run}").json()
+    """Download a run's models, history and events; temporary files go to ``into``.
+
+    A run under way may put another model in the place of the one that it has just named: then it
+    is asked again.
+    """
+    for _ in range(TRIES):
+        state: Any = line.request("GET", f"/v1/runs/{run}").json()
+        try:
+            return _fetch(line, run, state, into)
+        except Missing:
+            if state["outcome"] is not None:
+                raise
+    raise TransportError(
+        f"the models of {run} go by faster than they can be downloaded",
+        hint="try again, or when the run has ended",
+    )
+
+
+def _fetch(line: Connection, run: str, state: Any, into: Path) -> Fetched:
     told: Any = line.request("GET", f"/v1/runs/{run}/history").json()
     events: Any = line.request("GET", f"/v1/runs/{run}/events").json()
     read = read_spec(told["spec"], read_layout(told["layout"]))
