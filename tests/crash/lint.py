@@ -24,6 +24,7 @@ SYNCS, WRITES = ("fsync", "fdatasync"), ("write", "pwrite64")
 BLOB = re.compile(r"/sha256/([0-9a-f]{2})/([0-9a-f]{62})(?:\.listing)?$")
 KEY = re.compile(r"/spool/[^/]+/key$")
 UPLOAD = re.compile(r"/spool/[^/]+/[^/]+\.upload$")
+LOG = "-wal"
 FRAME = 24
 """Bytes of a frame's head in SQLite's log; 4 to 8 of them are not 0 where a transaction ends."""
 
@@ -54,7 +55,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A name that was made: ``file`` has the bytes, ``ids`` are in the events that rely on it."""
+    """A name that was made: ``file`` has the bytes, ``ids`` are in the events that rely on it.
+
+    All events rely on the name of SQLite's log, whose bytes are another matter (`Commit`).
+    """
 
     file: str
     name: str
@@ -94,7 +98,7 @@ def _call(name: str, began: int, ended: int, rest: str) -> Call:
         path = paths[0] if paths else ""
     elif strings and name in WRITES:
         content = strings[0][0]
-        if strings[0][1] and ("-wal" in path or ("/spool/" in path and len(content) < 64)):
+        if strings[0][1] and (LOG in path or ("/spool/" in path and len(content) < 64)):
             raise ValueError(f"the trace has not all of what is written to {path}")
     return Call(name, began, ended, path, target, content, rest, int(result[1]) if result else -1)
 
@@ -107,7 +111,7 @@ def commits(trace: Sequence[Call]) -> list[Commit]:
     """Return the transactions of the journal's log, in their order."""
     found, head, parts, began = list[Commit](), b"", list[bytes](), NEVER
     for call in trace:
-        if call.name not in WRITES or not call.path.endswith("-wal"):
+        if call.name not in WRITES or not call.path.endswith(LOG):
             continue
         if len(call.content) == FRAME:
             head = call.content
@@ -152,7 +156,8 @@ def named_early(trace: Sequence[Call]) -> Iterator[str]:
         is_renamed = one.file != one.name
         due = one.at.began if is_renamed else needed
         last = max((call.ended for call in writes if call.began < due), default=one.at.began)
-        if _first_sync(trace, one.file, after=last) >= due and (is_renamed or due < NEVER):
+        is_late = _first_sync(trace, one.file, after=last) >= due
+        if is_late and (is_renamed or due < NEVER) and not one.name.endswith(LOG):
             yield f"line {due}: the bytes of {one.name} are not durable"
         folder = _first_sync(trace, str(PurePosixPath(one.name).parent), after=one.at.ended)
         if folder >= needed and (is_renamed or needed < NEVER):
@@ -181,6 +186,8 @@ def names(trace: Sequence[Call]) -> list[Named]:
             id = Listing.unpack(head).id
             uploads.setdefault(str(PurePosixPath(call.path).parent), []).append(id)
             found.append(Named(call.path, call.path, call, (id,)))
+        elif call.name == "openat" and call.path.endswith(LOG):
+            found.append(Named(call.path, call.path, call, ("",)))
         elif call.name.startswith("rename") and (blob := BLOB.search(call.target)) is not None:
             found.append(Named(call.path, call.target, call, (blob[1] + blob[2],)))
         elif call.name.startswith("rename") and KEY.search(call.target):

@@ -67,6 +67,7 @@ def is_sync(of: Callable[[str], bool]) -> Callable[[Call], bool]:
 
 SYNCED = {
     "the journal": (lambda path: path.endswith("-wal"), "tells of"),
+    "the journal's folder": (lambda path: path.endswith("/coordinator"), "the name"),
     "a blob": (lambda path: "/unfinished/" in path and not path.endswith(".listing"), "bytes"),
     "a listing": (lambda path: path.endswith(".listing"), "bytes"),
     "a blob's folder": (lambda path: "/sha256/" in path, "the name"),
@@ -115,6 +116,9 @@ KEY_MADE = [
     '4 rename("/h/spool/r@2/key.new", "/h/spool/r@2/key") = 0',
     "4 fsync(5</h/spool/r@2>) = 0",
 ]
+
+
+OPENED = '2 openat(AT_FDCWD</>, "/h/journal.db-wal", O_RDWR|O_CREAT, 0600) = 9</h/journal.db-wal>'
 
 
 def said(*lines: str) -> list[str]:
@@ -208,6 +212,14 @@ def test_a_key_that_is_not_durable_is_told(missing):
     late = UPLOAD_MADE[:4]  # whose folder, too, is not written
     found = said(*made, *late, *committed(LISTING.id), SYNC)
     assert any("/h/spool/r@2/key" in one for one in found)
+
+
+def test_a_log_whose_name_is_not_durable_is_told():
+    after = [*committed(ENTRY), SYNC, TELLS]
+    assert said(OPENED, "1 fsync(4</h>) = 0", *after) == []
+    for missing in ([], ["1 fsync(4</h>) = -1 EIO (Input/output error)"]):
+        (found,) = said(OPENED, *missing, *after)
+        assert "the name /h/journal.db-wal" in found
 
 
 def test_a_trace_that_was_cut_is_not_believed():

@@ -9,7 +9,8 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
 from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 from types import TracebackType
@@ -212,8 +213,7 @@ class BlobWriter:
 
 def open_new(path: Path) -> BufferedWriter:
     """Open a file that is not there yet, for its owner alone; FileExistsError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return open(os.open(path, flags, 0o600), "wb")
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def let_go(mapped: "mmap.mmap | bytes", start: int, stop: int) -> None:
@@ -224,9 +224,10 @@ def let_go(mapped: "mmap.mmap | bytes", start: int, stop: int) -> None:
 
 
 def sync_file(file: BufferedWriter | BufferedRandom) -> None:
-    """Return when what was written to ``file`` is durable."""
-    file.flush()
-    os.fsync(file.fileno())
+    """Return when what was written to ``file`` is durable; OSError, which names it."""
+    with _naming(file.name):
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:
@@ -239,9 +240,19 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Return when the names in a folder are durable."""
+    """Return when the names in a folder are durable; OSError, which names it."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        with _naming(path):
+            os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _naming(path: "str | Path") -> Generator[None]:
+    """Say of which file an OSError is: a system call that is given a descriptor cannot know."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, Row, insert, select
 
+from hanse.coordinator.blobs import sync_folder
 from hanse.coordinator.database import database, opening, reason
 from hanse.coordinator.history import AT_ONCE, History, JournalBroken
 from hanse.coordinator.migrations import keep_old, upgrade
@@ -74,6 +75,7 @@ class Journal(History):
                     upgrade(writing)
                 with writing.begin():
                     head = _verified(writing, found.name)
+                    _sync_names(writing)
             writer = _Writer(found.name, writing, head, on_failure)
             return cls(found.name, writer, reading, resources.pop_all())
 
@@ -132,6 +134,17 @@ def _verified(connection: Connection, name: str) -> tuple[int, str]:
             )
     everything = select(EVENT).order_by(EVENT.c.seq).execution_options(yield_per=AT_ONCE)
     return check_chain(connection.execute(everything), name, whole=True)
+
+
+def _sync_names(connection: Connection) -> None:
+    """Return when SQLite's files have durable names; OSError.
+
+    It syncs the name of its log itself, once, and goes on if that fails: after a power failure
+    there would be no log, and none of the events in it.
+    """
+    if connection.dialect.name == "sqlite":
+        file = str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
+        sync_folder(Path(file).parent)
 
 
 def _batches(rows: "Iterable[Row[Any]]") -> "Iterable[list[dict[str, Any]]]":

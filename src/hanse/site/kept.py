@@ -4,12 +4,15 @@ Only the coordinator knows whether a report was counted. Until it says so, what 
 remember stands beside what it remembers, and both survive the process.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from hanse.errors import ProtocolError
+import numpy as np
+
+from hanse.errors import ConfigError, ProtocolError
 from hanse.failpoints import Point, reach
-from hanse.sim.files import flat, nested_of, read_tensors, write_tensors
+from hanse.sim.files import Tensors, flat, nested_of, read_tensors, write_tensors
 from hanse.sim.station import Kept, Station
 
 KEPT = "kept.safetensors"
@@ -39,19 +42,36 @@ class Folder:
         self.path = path
 
     def read(self, name: str) -> tuple[Kept, int] | None:
-        """Return what is in the file."""
+        """Return what is in the file; ConfigError if the disk gives back something else."""
         if not (self.path / name).exists():
             return None
         tensors, facts = read_tensors(self.path / name)
+        if facts.get("digest") != _digest(tensors, facts.get("round")):
+            raise ConfigError(
+                f"{self.path / name} is damaged: it is not what was written",
+                hint="stop the run, and submit it again; and look after the disk",
+            )
         return nested_of("kept", tensors), facts["round"]
 
     def write(self, name: str, kept: Kept, round: int) -> None:
         """Write the file."""
-        write_tensors(self.path / name, flat("kept", kept), {"round": round})
+        tensors = flat("kept", kept)
+        facts = {"digest": _digest(tensors, round), "round": round}
+        write_tensors(self.path / name, tensors, facts)
 
     def remove(self, name: str) -> None:
         """Remove the file."""
         (self.path / name).unlink(missing_ok=True)
+
+
+def _digest(tensors: Tensors, round: int | None) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of tensors, and of their round."""
+    found = hashlib.sha256(f"{round}\n".encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 class ClientMemory:
