@@ -142,6 +142,11 @@ class Supervised:
                 os.kill(pid, KILL)
         return pid is not None
 
+    def await_successor(self, name: str) -> None:
+        """Wait until what was killed is started again."""
+        while self.federation.processes[name].poll() is not None or STARTING.locked():
+            time.sleep(0.01)
+
     # --- runs
 
     def line(self) -> Connection:

@@ -1,5 +1,6 @@
 """The database of a journal: opened for the one that writes it, and for those who read it."""
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -19,6 +20,7 @@ LOCK = int.from_bytes(b"hanse/1", "big")
 UNANSWERED = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
 """PostgreSQL: seconds, seconds and milliseconds after which a silent server is a failed one."""
 IN_USE = "end the coordinator that runs already, or give this one a journal of its own"
+OF_DISK = (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 KINDS = "give a path (SQLite), or postgresql://user@host/database"
 
 
@@ -115,6 +117,21 @@ def _only_read(opened: Any, _: object) -> None:
     opened.read_only = True  # psycopg's, for every transaction of this connection
 
 
+def check_pages(connection: Connection, name: str) -> None:
+    """Raise ConfigError unless SQLite finds its own pages whole; they have no checksums.
+
+    The chain is of the events as they lie in the table: that a search by stream finds all of them,
+    the database has to see itself. PostgreSQL does not offer that.
+    """
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+        if found != "ok":
+            raise ConfigError(
+                f"{name} is damaged: {' '.join(str(found).split())}",
+                hint="restore the last backup, and look after the disk",
+            )
+
+
 @contextmanager
 def opening(name: str) -> Generator[None]:
     """Turn what a database says against being opened into a ConfigError."""
@@ -129,6 +146,16 @@ def opening(name: str) -> Generator[None]:
             f"{name} cannot be opened: {reason(error)}",
             hint="check that it is there, that it is a journal, and who may open it",
         ) from error
+
+
+def is_of_disk(error: BaseException | None) -> bool:
+    """Whether the disk has failed, or is full: it is nothing that another setting would mend."""
+    if isinstance(error, DBAPIError):
+        error = error.orig
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one of an extended code
+        return code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+    return isinstance(error, OSError) and error.errno in OF_DISK
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from hanse.coordinator.database import database, opening, reason
+from hanse.coordinator.database import check_pages, database, opening, reason
 from hanse.coordinator.migrations import check_known
 from hanse.coordinator.schema import EVENT, Entry, chained
 
@@ -83,7 +83,12 @@ class History:
             yield from chained(connection.execute(everything), self.name, whole=True)
 
     def verify(self) -> int:
-        """Verify the whole chain; return the number of events. ConfigError as of :meth:`rows`."""
+        """Verify all that is there; return the number of events.
+
+        ConfigError as of :meth:`rows`, or for a database that is damaged (:func:`check_pages`).
+        """
+        with self._connection() as connection:
+            check_pages(connection, self.name)
         return sum(1 for _ in self.rows())
 
     @contextmanager

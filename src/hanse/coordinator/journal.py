@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, Engine, Row, insert, select
 
 from hanse.coordinator.blobs import sync_folder
-from hanse.coordinator.database import database, opening, reason
+from hanse.coordinator.database import check_pages, database, opening, reason
 from hanse.coordinator.history import AT_ONCE, History, JournalBroken
 from hanse.coordinator.migrations import keep_old, upgrade
 from hanse.coordinator.schema import EVENT, Entry, chain_hash, check_chain
@@ -120,18 +120,8 @@ class Journal(History):
 
 
 def _verified(connection: Connection, name: str) -> tuple[int, str]:
-    """Return number and hash of the last event; ConfigError unless all is as it was written.
-
-    The chain is of the events as they lie in the table. That a search by stream finds all of them,
-    SQLite, whose pages have no checksums, has to see itself.
-    """
-    if connection.dialect.name == "sqlite":
-        found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-        if found != "ok":
-            raise ConfigError(
-                f"{name} is damaged: {' '.join(str(found).split())}",
-                hint="restore the last backup, and look after the disk",
-            )
+    """Return number and hash of the last event; ConfigError unless all is as it was written."""
+    check_pages(connection, name)
     everything = select(EVENT).order_by(EVENT.c.seq).execution_options(yield_per=AT_ONCE)
     return check_chain(connection.execute(everything), name, whole=True)
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
+from hanse.coordinator.database import is_of_disk
 from hanse.coordinator.home import CERTIFICATE, IDENTITY, Home
 from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
@@ -16,6 +17,7 @@ from hanse.coordinator.routes import router
 from hanse.coordinator.runs import Runs
 from hanse.coordinator.spool import Spool
 from hanse.coordinator.table import TABLE
+from hanse.errors import ConfigError
 from hanse.log import Event, Line, log
 from hanse.net.authority import Authority, certificate_expiry, server_context
 from hanse.net.keys import IdentityKey, write_private
@@ -28,10 +30,11 @@ RENEWED_EVERY_S = 600
 def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None]) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` is called when connections are accepted.
 
-    Raises ConfigError for a folder without a coordinator, or an address that cannot be had.
+    Raises ConfigError for a folder without a coordinator, or an address that cannot be had. A disk
+    that fails ends the process, at the start too.
     """
     settings = home.settings()
-    with ExitStack() as stack:
+    with ExitStack() as stack, _ended_by_disk():
         authority, bell = Authority.load(home.folder), Bell()
         certificate = _certificate(home.folder, authority, settings.hosts)
         context = server_context(certificate, None, home.folder / "authority.pem")
@@ -64,6 +67,21 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
 
         server.run(listening)
         log(Line(Event.STOPPED, name=settings.name))
+
+
+@contextmanager
+def _ended_by_disk() -> Generator[None]:
+    """End the process when the disk fails, or is full: whoever supervises starts it again."""
+    try:
+        yield
+    except OSError as error:
+        if is_of_disk(error):
+            fail_stop(error)
+        raise
+    except ConfigError as error:
+        if is_of_disk(error.__cause__):
+            fail_stop(OSError(str(error)))
+        raise
 
 
 def _certificate(folder: Path, authority: Authority, hosts: tuple[str, ...]) -> Path:

@@ -21,7 +21,10 @@ from hanse.site.releases import ReleaseLog
 from hanse.site.work import Place, Say, SiteRun
 
 POLL_S = 25
-LONGEST_PAUSE_S = 30.0
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
+PAUSE_PER_AWAY = 0.25
+"""Who cannot reach the coordinator waits this part of the time that it could not already: back soon
+after a short outage, and a long one costs little."""
 RECHECK_S = 2.0
 Assigned = Mapping[str, Any]
 
@@ -40,6 +43,7 @@ class Worker:
         self._news, self._asked = threading.Condition(), list[Assigned]()
         self._answered, self._refused = set[tuple[str, int, int]](), ""
         self._failure, self._pause_s = "", 0.0  # the last one, and how long it was waited after it
+        self._may_retry = False
         self.is_over = False
         self.thread = threading.Thread(target=self._work, name=f"hanse-{run}", daemon=True)
         self.thread.start()
@@ -48,6 +52,12 @@ class Worker:
         """Replace what is asked of the run."""
         with self._news:
             self._asked = asked
+            self._news.notify()
+
+    def retry(self) -> None:
+        """Wait no longer after a failure: the coordinator answers again."""
+        with self._news:
+            self._may_retry = True
             self._news.notify()
 
     def close(self) -> None:
@@ -93,7 +103,8 @@ class Worker:
 
     def _pause(self, seconds: float) -> None:
         with self._news:
-            self._news.wait_for(lambda: self.is_over, seconds)
+            self._news.wait_for(lambda: self.is_over or self._may_retry, seconds)
+            self._may_retry = False
 
     def _next(self) -> Assigned | None:
         """Wait for something that is not answered yet, or that may be answered otherwise now."""
@@ -186,19 +197,19 @@ class Agent:
     def run(self) -> None:
         """Serve until :meth:`stop`; what the coordinator does not answer is asked again."""
         record = ReleaseLog(self.home.folder / "releases.jsonl")
-        pause, place, version = 0.0, None, ""
+        heard, place, version = time.monotonic(), None, ""
         try:
             while not self.stopping.is_set():
                 try:
                     if place is None:
                         place = self._place(record)
                     version = self._poll(place, version)
-                    pause = 0.0
+                    heard = time.monotonic()
                 except (TransportError, OSError) as error:
                     said = of_disk(error) if isinstance(error, OSError) else _with_hint(error)
                     self._offline(error, said)
-                    version, pause = "", min(max(2 * pause, 0.5), LONGEST_PAUSE_S)
-                    self.stopping.wait(SystemRandom().uniform(pause / 2, pause))
+                    version = ""
+                    self.stopping.wait(_pause_s(time.monotonic() - heard))
                 except Stopped:
                     break
                 except HanseError as error:  # asking again would not help
@@ -257,6 +268,8 @@ class Agent:
             self.say(f"{self.name} is on line", Line(Event.ON_LINE, name=self.name))
             self.is_online, self.last_error = True, ""
             self._look_back(place.line)
+            for worker in self.workers.values():
+                worker.retry()
         self._hand_out(place, told["assignments"])
         self._note()
         return told["version"]
@@ -300,6 +313,15 @@ class Agent:
                 "runs": {run: worker.doing for run, worker in self.workers.items()},
             }
         )
+
+
+def _pause_s(away_s: float) -> float:
+    """Return for how long to wait before the next attempt; ``away_s``: how long none has succeeded.
+
+    It is drawn, so that the sites of a coordinator that comes back do not come all at once.
+    """
+    most = min(max(away_s * PAUSE_PER_AWAY, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+    return SystemRandom().uniform(most / 2, most)
 
 
 def _with_hint(error: HanseError) -> str:
