@@ -35,6 +35,8 @@ class Event(StrEnum):
     REVOKED = "revoked"
     SUBMITTED = "submitted"
     STOP_ASKED = "stop-asked"
+    DISK_FULL = "disk-full"
+    DISK_FREED = "disk-freed"
     CERTIFICATE_RENEWED = "certificate-renewed"
     REQUEST_FAILED = "request-failed"
     READY = "ready"

@@ -25,6 +25,7 @@ from hanse.coordinator.access import Desk
 from hanse.coordinator.bell import Bell
 from hanse.coordinator.home import IDENTITY, OPERATOR, Home, Settings
 from hanse.coordinator.office import Office
+from hanse.coordinator.reserve import Reserve
 from hanse.coordinator.routes import router
 from hanse.coordinator.runs import Runs
 from hanse.coordinator.spool import Spool
@@ -374,9 +375,10 @@ def serving(folder: Path, *, database="", parallel=16, simulated=True) -> Iterat
         write_private(path, (certificate + key).encode(), replace=True)
         journal = home.journal(settings)
         stack.callback(journal.close)
-        spool = Spool(home.folder / "spool")
+        spool, reserve = Spool(home.folder / "spool"), Reserve(home.folder)
+        reserve.look()
         runs = Runs(
-            journal, home.folder / "blobs", spool, bell.ring,
+            journal, home.folder / "blobs", spool, reserve, bell.ring,
             parallel=settings.parallel, simulated=settings.simulated,
         )  # fmt: skip
         stack.callback(runs.close)

@@ -67,6 +67,8 @@ class Supervised:
         """Whether the disk loses all uploads each time that the coordinator is started again."""
         self.back = list[float]()
         """Seconds from each death of the coordinator until it listened again."""
+        self.heard: list[float] | None = None
+        """If it is a list, seconds from there until it had heard of all sites again."""
 
     def __enter__(self):
         (self.folder / "up").mkdir(exist_ok=True)
@@ -108,6 +110,18 @@ class Supervised:
                 self._start(name)
                 if name == "coordinator":
                     self.back.append(time.monotonic() - began)
+                    self._await_sites(began)
+
+    def _await_sites(self, began: float) -> None:
+        """Note when the coordinator has heard of all sites, unless it dies before."""
+        process, line = self.federation.processes["coordinator"], self.line()
+        while self.heard is not None and process.poll() is None and not self.leaving:
+            with suppress(HanseError):
+                sites = line.request("GET", "/v1/sites").json()["sites"]
+                if all(site["away_s"] is not None for site in sites):
+                    self.heard.append(time.monotonic() - began)
+                    return
+            time.sleep(0.02)
 
     def _start(self, name: str) -> None:
         with STARTING:

@@ -6,6 +6,7 @@ fills to its last page at a moment that is drawn.
 
 import os
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -18,8 +19,11 @@ from tests.crash import unit, wide
 from tests.crash.supervised import Supervised
 
 import hanse
+from hanse.config.parse import parse
 from hanse.coordinator.history import History
+from hanse.coordinator.reserve import LEAST
 from hanse.errors import ConfigError
+from hanse.net.account import fetch, submit
 
 pytestmark = pytest.mark.timeout(600)
 SEED = int(os.environ.get("HANSE_SEED", "5"))
@@ -120,6 +124,45 @@ def test_a_full_disk_costs_the_time_that_it_is_full(full):
         full.moment(number)
     print(f"{len(full.supervised.deaths)} deaths, went on within {full.slowest_s:.1f} s")
     full.check()
+
+
+def test_a_coordinator_whose_disk_is_full_still_answers_and_says_so(tmp_path):
+    place = tmp_path / "up" / "coordinator"
+    with small_disk(place), Supervised(tmp_path, unit) as supervised:
+        supervised.end(done := supervised.submit(2))
+        held = place / "reserve"
+        assert held.stat().st_size == LEAST
+        under_way = supervised.submit(unit.MOST)
+        (place / "ballast").write_bytes(bytes(shutil.disk_usage(place).free - LEAST // 2))
+        wait_for(lambda: not held.exists(), "the reserve is not given up")
+        before = len(supervised.deaths)
+        supervised.kill("coordinator")
+        wait_for(lambda: len(supervised.deaths) > before, "it does not die")
+        wait_for(lambda: supervised.told(done), "it does not start on a full disk")
+        assert supervised.told(done)["outcome"] == "done"
+        (tmp_path / "fetched").mkdir()
+        fetch(supervised.line(), done, tmp_path / "fetched")
+        assert supervised.told(under_way)["why"] == [
+            "the coordinator's disk is full: no run goes on until there is room"
+        ]
+        at = supervised.told(under_way)["round"]
+        with pytest.raises(ConfigError, match="disk is full"):
+            submit(supervised.line(), parse(supervised.app / "unit.toml").load())
+        time.sleep(1.0)
+        assert supervised.told(under_way)["round"] == at < unit.MOST
+        (place / "ballast").unlink()
+        supervised.end(under_way)
+        supervised.check(under_way, hanse.simulate(supervised.app / "unit.toml").model_digest)
+        with History.of(place / "journal.db") as history:
+            kinds = [entry.kind for entry in history.read("registry")]
+        assert [kind for kind in kinds if "disk" in kind] == ["disk_full", "disk_freed"]
+
+
+def wait_for(holds, what: str) -> None:
+    until = time.monotonic() + BACK_S
+    while not holds():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
 
 
 @pytest.mark.torture

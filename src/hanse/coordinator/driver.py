@@ -6,7 +6,7 @@ released once.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from hanse.failpoints import Point, reach
 from hanse.sim.evaluation import tallied
 from hanse.sim.rounds import row_of
 
-FIRST_LOOK_S, LAST_LOOK_S = 30.0, 3600.0
+FIRST_LOOK_S, LAST_LOOK_S, HELD_S = 30.0, 3600.0, 0.5
 
 
 class ShareLost(Exception):
@@ -44,9 +44,12 @@ class Look:
 class Driver:
     """The thread of one run, and the sum that it has under way."""
 
-    def __init__(self, run: LiveRun) -> None:
-        """Destroy what an earlier process had summed already; nothing runs yet."""
-        self.run, self.stopping = run, False
+    def __init__(self, run: LiveRun, may_go_on: Callable[[], bool] = lambda: True) -> None:
+        """Destroy what an earlier process had summed already; nothing runs yet.
+
+        While ``may_go_on`` says no, the run waits as it is.
+        """
+        self.run, self.stopping, self._may_go_on = run, False, may_go_on
         self.look = Look("", 0.0, FIRST_LOOK_S)
         self.summed: Accumulator | None = None
         self.folded: set[str] = set()
@@ -71,8 +74,10 @@ class Driver:
         try:
             while not self.stopping and self.run.course.outcome is None:
                 seen = self.run.course
-                if not self.turn(seen):
-                    self._wait(seen)
+                if not self._may_go_on():
+                    self._wait(seen, HELD_S)
+                elif not self.turn(seen):
+                    self._wait(seen, self.wakes(seen) - self.run.clock.now())
         except JournalBroken:
             raise
         except OSError as error:
@@ -148,11 +153,10 @@ class Driver:
             if self.run.course.outcome is None:
                 self.run.record(event)
 
-    def _wait(self, seen: course.Course) -> None:
-        """Wait until the run is no more as ``seen``, or its time is up."""
-        left = self.wakes(seen) - self.run.clock.now()
+    def _wait(self, seen: course.Course, seconds: float) -> None:
+        """Wait until the run is no more as ``seen``, for so many seconds at most."""
         with self.run.news:
-            self.run.news.wait_for(lambda: self.stopping or self.run.course is not seen, left)
+            self.run.news.wait_for(lambda: self.stopping or self.run.course is not seen, seconds)
 
     def _fold(self, at: course.Course) -> None:
         """Add the counted shares that are not in the running sum yet."""

@@ -9,7 +9,7 @@ from hanse.config.specification import layout_json
 from hanse.coordinator.access import token_digest
 from hanse.coordinator.for_sites import number_of
 from hanse.coordinator.routes import Asked, in_thread
-from hanse.coordinator.why import status
+from hanse.coordinator.why import members, status, why
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError, PipelineError
 from hanse.log import Event, Line, log
@@ -47,6 +47,9 @@ async def login(asked: Asked) -> Json:
 async def submit(asked: Asked) -> Json:
     """Take a run; its initial model comes next."""
     body, office = asked.body, asked.office
+    if not office.runs.reserve.is_held:
+        said = "the coordinator's disk is full"
+        return {"state": "refused", "said": said, "hint": "submit it when its operator made room"}
     try:
         id = await in_thread(
             office.runs.draft,
@@ -81,7 +84,7 @@ async def runs(asked: Asked) -> Json:
     """List the runs that the sender may see."""
     office = asked.office
     seen = [
-        status(id, record.by, record.live, office.away_s, full=False)
+        status(id, record.by, record.live, office.away_s)
         for id, record in office.runs.records.items()
         if asked.who.role != "researcher" or record.by == asked.who.name
     ]
@@ -97,8 +100,12 @@ async def run(asked: Asked) -> Json:
     after = asked.request.query_params.get("after", "")
     if after:
         await office.bell.until("", lambda: str(record.live.news_number) != after, 25)
-    told = status(id, record.by, record.live, office.away_s, full=True)
-    return {**told, "news": str(record.live.news_number)}
+    return {
+        **status(id, record.by, record.live, office.away_s),
+        "why": why(record.live, office.away_s, disk_is_full=office.registry.disk_is_full),
+        "members": members(record.live, office.away_s),
+        "news": str(record.live.news_number),
+    }
 
 
 async def history(asked: Asked) -> Json:

@@ -104,6 +104,10 @@ def _machine(office: Office) -> Iterator[Metric]:
         *("hanse_disk_free_bytes", "gauge", "Free bytes under the coordinator's folder."),
         alone(free),
     )
+    yield Metric(
+        *("hanse_disk_full", "gauge", "1 while no run goes on, since the disk is full."),
+        alone(int(office.registry.disk_is_full)),
+    )
     server = certificate_expiry((office.folder / CERTIFICATE).read_text())
     ends = {"server": server, "issuer": office.authority.certificate.not_valid_after_utc}
     now = datetime.now(UTC)

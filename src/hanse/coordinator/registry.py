@@ -66,6 +66,7 @@ class Registry:
     users: Mapping[str, User] = field(default_factory=dict[str, User])
     restored: "Restored | None" = None
     """From which backup the coordinator was made again, if it was."""
+    disk_is_full: bool = False
 
     @property
     def roster(self) -> list[dict[str, str]]:
@@ -143,6 +144,8 @@ def _fold(registry: Registry, kind: str, body: Mapping[str, Any]) -> Registry:
                 users[name] = replace(users[name], revoked=True)
             kept = {key: one for key, one in registry.invitations.items() if one.name != name}
             return replace(registry, sites=sites, users=users, invitations=kept)
+        case "disk_full" | "disk_freed":
+            return replace(registry, disk_is_full=kind == "disk_full")
         case "restored":
             return replace(registry, restored=Restored(body["seq"], body["at"]))
         case _:

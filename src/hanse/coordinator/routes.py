@@ -151,6 +151,8 @@ def _check_before_body(
     if who.role not in row.roles:
         raise Forbidden(f"{who.name} is a {who.role}")
     _check_owner(row, who, path, office)
+    if row.streams and not office.runs.reserve.is_held:
+        raise Busy("the disk is full")
 
 
 def _is_site(row: Route, request: Request) -> bool:

@@ -15,6 +15,7 @@ from hanse.coordinator.blobs import BlobStore, BlobWriter, make_folder
 from hanse.coordinator.driver import Driver
 from hanse.coordinator.journal import Journal
 from hanse.coordinator.live import LiveRun
+from hanse.coordinator.reserve import Reserve
 from hanse.coordinator.spool import Spool
 from hanse.core.canonical import Json, encode
 from hanse.core.frames import Frame, model_frame
@@ -89,6 +90,7 @@ class Runs:
         journal: Journal,
         blobs: Path,
         spool: Spool,
+        reserve: Reserve,
         changed: Callable[[str | None], None],
         *,
         parallel: int,
@@ -97,9 +99,11 @@ class Runs:
         """Take up every run of the journal where it stopped; remove what belongs to none.
 
         ``blobs`` is the folder of the stores, one for each run: two that come to the same model
-        have it twice, and neither can delete it from under the other.
+        have it twice, and neither can delete it from under the other. Runs wait as long as
+        ``reserve`` is not held.
         """
         self.journal, self.spool, self._stores = journal, spool, blobs
+        self.reserve = reserve
         self.parallel, self.simulated = parallel, simulated
         self._changed, self._lock = changed, threading.RLock()
         self._drafts = dict[str, Draft]()
@@ -123,7 +127,9 @@ class Runs:
         read = specification_of(blobs, body["document"])
         live = LiveRun(id, read, body["model"], self.journal, blobs, self.spool, self._on_change)
         blobs.sweep({body["document"], *live.needed})
-        self.records[id] = Record(body["by"], body["document"], live, Driver(live))
+        self.records[id] = Record(
+            body["by"], body["document"], live, Driver(live, lambda: self.reserve.is_held)
+        )
 
     def _store(self, id: str) -> BlobStore:
         """Open the blobs of a run."""
@@ -151,7 +157,9 @@ class Runs:
         return self.records[id]
 
     def assignments(self, site: str) -> list[dict[str, Json]]:
-        """Return what a site is asked now by all runs."""
+        """Return what a site is asked now by all runs: nothing while the disk is full."""
+        if not self.reserve.is_held:
+            return []
         lives = [record.live for record in [*self.records.values()]]
         asked = [
             one

@@ -13,6 +13,7 @@ from hanse.coordinator.database import is_of_disk
 from hanse.coordinator.home import CERTIFICATE, IDENTITY, Home
 from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.office import Office
+from hanse.coordinator.reserve import Reserve
 from hanse.coordinator.routes import router
 from hanse.coordinator.runs import Runs
 from hanse.coordinator.spool import Spool
@@ -24,7 +25,7 @@ from hanse.net.keys import IdentityKey, write_private
 from hanse.net.server import Server
 
 DAY = timedelta(hours=24)
-RENEWED_EVERY_S = 600
+RENEWED_EVERY_S, SEEN_EVERY_S = 600, 1
 
 
 def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None]) -> None:
@@ -35,6 +36,8 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
     """
     settings = home.settings()
     with ExitStack() as stack, _ended_by_disk():
+        reserve = Reserve(home.folder)
+        reserve.look()
         authority, bell = Authority.load(home.folder), Bell()
         certificate = _certificate(home.folder, authority, settings.hosts)
         context = server_context(certificate, None, home.folder / "authority.pem")
@@ -43,7 +46,7 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
         spool = Spool(home.folder / "spool")
         stack.callback(spool.close)
         runs = Runs(
-            *(journal, home.folder / "blobs", spool, bell.ring),
+            *(journal, home.folder / "blobs", spool, reserve, bell.ring),
             parallel=settings.parallel,
             simulated=settings.simulated,
         )
@@ -57,7 +60,7 @@ def serve(home: Home, *, port: int | None = None, ready: Callable[[Server], None
             settings.listen,
             settings.port if port is None else port,
             context,
-            around=lambda: _renewing(home.folder, authority, settings.hosts, server),
+            around=lambda: _tended(office, server),
             on_stop=bell.close,
         )
 
@@ -93,22 +96,36 @@ def _certificate(folder: Path, authority: Authority, hosts: tuple[str, ...]) -> 
 
 
 @asynccontextmanager
-async def _renewing(
-    folder: Path, authority: Authority, hosts: tuple[str, ...], server: Server
-) -> AsyncGenerator[None]:
-    """Renew the server's certificate at half its life, as long as it serves."""
-
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(RENEWED_EVERY_S)
-            left = certificate_expiry((folder / CERTIFICATE).read_text()) - datetime.now(UTC)
-            if left < DAY / 2:
-                path = _certificate(folder, authority, hosts)
-                server.reload(path, path)
-                log(Line(Event.CERTIFICATE_RENEWED))
-
-    task = asyncio.ensure_future(renew())
+async def _tended(office: Office, server: Server) -> AsyncGenerator[None]:
+    """See to certificate and disk as long as the server serves."""
+    tasks = [asyncio.ensure_future(_renew(office, server)), asyncio.ensure_future(_see(office))]
     try:
         yield
     finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _renew(office: Office, server: Server) -> None:
+    """Renew the server's certificate at half its life."""
+    while True:
+        await asyncio.sleep(RENEWED_EVERY_S)
+        current = (office.folder / CERTIFICATE).read_text()
+        if certificate_expiry(current) - datetime.now(UTC) < DAY / 2:
+            path = _certificate(office.folder, office.authority, office.settings.hosts)
+            server.reload(path, path)
+            log(Line(Event.CERTIFICATE_RENEWED))
+
+
+async def _see(office: Office) -> None:
+    """See whether the disk is full, and journal and tell when that has changed."""
+    reserve = office.runs.reserve
+    while True:
+        try:
+            is_held = await asyncio.to_thread(reserve.look)
+        except OSError as error:
+            fail_stop(error)
+        if is_held == office.registry.disk_is_full:
+            office.note("disk_freed" if is_held else "disk_full", {"free": reserve.free})
+            office.bell.ring(None)
+        await asyncio.sleep(SEEN_EVERY_S)

@@ -1,7 +1,6 @@
 """What a run waits for, or died of, in plain words; computed from its state, never from a log."""
 
 from collections.abc import Callable
-from typing import Any
 
 from hanse.coordinator.live import LiveRun
 from hanse.core import course, rounds
@@ -11,11 +10,13 @@ AWAY_S = 60.0
 Away = Callable[[str], float | None]
 
 
-def why(live: LiveRun, away_s: Away) -> list[str]:
+def why(live: LiveRun, away_s: Away, *, disk_is_full: bool = False) -> list[str]:
     """Return sentences, the most important first. ``away_s``: how long a site was not heard of."""
     at = live.course
     if at.outcome is not None:
         return _ended(at)
+    if disk_is_full:
+        return ["the coordinator's disk is full: no run goes on until there is room"]
     if not live.is_started:
         return ["it waits in the queue: other runs are under way"]
     match at.stage:
@@ -89,10 +90,10 @@ def stage(live: LiveRun) -> str:
     return live.course.stage if live.is_started or live.course.outcome else "queued"
 
 
-def status(id: str, by: str, live: LiveRun, away_s: Away, *, full: bool) -> dict[str, Json]:
-    """Return what those who may see a run are told of it; ``full`` adds its sites and reasons."""
+def status(id: str, by: str, live: LiveRun, away_s: Away) -> dict[str, Json]:
+    """Return what those who may see a run are told of it in a list."""
     at = live.course
-    row: dict[str, Any] = {
+    return {
         "run": id,
         "by": by,
         "spec_hash": at.spec.hash,
@@ -104,16 +105,18 @@ def status(id: str, by: str, live: LiveRun, away_s: Away, *, full: bool) -> dict
         "model": at.model,
         "best": None if live.best is None else [*live.best],
     }
-    if full:
-        row["why"] = why(live, away_s)
-        row["members"] = {
-            site: {
-                "ready": member.is_ready,
-                "fingerprint": member.fingerprint,
-                "reasons": list(member.reasons),
-                "away_s": away_s(site),
-                "finished": site in at.told,
-            }
-            for site, member in at.members.items()
+
+
+def members(live: LiveRun, away_s: Away) -> dict[str, Json]:
+    """Return how each site of a run stands."""
+    at = live.course
+    return {
+        site: {
+            "ready": member.is_ready,
+            "fingerprint": member.fingerprint,
+            "reasons": list(member.reasons),
+            "away_s": away_s(site),
+            "finished": site in at.told,
         }
-    return row
+        for site, member in at.members.items()
+    }

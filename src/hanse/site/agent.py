@@ -51,6 +51,9 @@ class Worker:
     def offer(self, asked: list[Assigned]) -> None:
         """Replace what is asked of the run."""
         with self._news:
+            self._may_retry |= (
+                bool(asked) and not self._asked
+            )  # it was held back: all is well again
             self._asked = asked
             self._news.notify()
 
