@@ -55,6 +55,24 @@ class Namespace:
         (packets,) = [row["counter"]["packets"] for row in told["nftables"] if "counter" in row]
         return packets
 
+    @contextmanager
+    def losing(self, hook: str, percent: int):
+        """Lose so many of a hundred packets that come (``input``) or leave (``output``)."""
+        rules = f"""
+        table inet weather {{
+          chain falling {{
+            type filter hook {hook} priority 1;
+            {"iif" if hook == "input" else "oif"} lo accept
+            numgen random mod 100 <= {percent - 1} drop
+          }}
+        }}
+        """
+        _run(*self.words("nft", "-f", "-"), text=rules)
+        try:
+            yield
+        finally:
+            _run(*self.words("nft", "delete", "table", "inet", "weather"))
+
     def inside(self, work):
         """Return what ``work()`` returns in a thread that is in the namespace."""
 

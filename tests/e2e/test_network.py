@@ -8,6 +8,7 @@ import ssl
 import statistics
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 from tests.e2e import attack
 from tests.e2e.deployed import APPS, command, until
-from tests.e2e.namespaces import two_machines
+from tests.e2e.namespaces import Namespace, two_machines
+
+import hanse
+from hanse.net.account import Account, fetch
 
 LISTENS = "0A"
 
@@ -107,53 +111,113 @@ def started(machine, *words, log: Path):
         process.wait(20)
 
 
-def test_no_packet_goes_to_any_other_address(tmp_path):
-    home = tmp_path / "coordinator"
-    url = "https://10.77.0.1:8443"
+class Apart:
+    """A coordinator on one machine, two sites and a researcher on another."""
 
-    def hanse(machine, *words):
-        ran = machine.inside(lambda: command(*words, folder=tmp_path))
+    def __init__(self, here: Namespace, there: Namespace, folder: Path) -> None:
+        self.here, self.there, self.folder = here, there, folder
+
+    def hanse(self, machine: Namespace, *words) -> str:
+        ran = machine.inside(lambda: command(*words, folder=self.folder))
         assert ran.status == 0, ran.out + ran.err
         return ran.out
 
+    def set_up(self) -> None:
+        """Let the sites join, and the researcher log in."""
+        folder, home = self.folder, self.folder / "coordinator"
+        for site in ("north", "west"):
+            token = self.hanse(self.here, "coordinator", "invite", site, "--home", home)
+            (folder / "token").write_text(token)
+            how = ("--token-file", folder / "token", "--yes", "--home", folder / site)
+            self.hanse(self.there, "site", "join", URL, "--name", site, *how)
+        token = self.hanse(
+            self.here, "coordinator", "invite", "--researcher", "anna", "--home", home
+        )
+        (folder / "token").write_text(token)
+        self.hanse(self.there, "login", URL, "--token-file", folder / "token")
+        for site in ("north", "west"):
+            self.hanse(self.there, "site", "roster", "accept", "--yes", "--home", folder / site)
+
+    def told(self, id: str) -> dict:
+        return json.loads(self.hanse(self.here, "status", id, "--json"))
+
+    def ended(self, id: str, most_s: float) -> None:
+        until(lambda: self.told(id)["outcome"] is not None, most_s)
+        assert self.told(id)["outcome"] == "done"
+
+    def digest(self, id: str) -> str:
+        """Return the digest of the model that the run came to."""
+        into = self.folder / "fetched"
+        into.mkdir()
+        account = Account.load(self.folder / "login.json")
+        found = self.here.inside(lambda: fetch(account.dial(), id, into))
+        return found.read.spec.layout.digest(found.vector)
+
+    def site(self, name: str):
+        """Start a site's agent."""
+        words = ("site", "start", "--app", self.folder / "app", "--home", self.folder / name)
+        return started(self.there, *words, log=self.folder / f"{name}.log")
+
+    def app(self, rounds: int) -> Path:
+        """Write the app, and return its run file."""
+        run = self.folder / "app" / "run.toml"
+        run.parent.mkdir()
+        (run.parent / "plain.py").write_text((APPS / "plain.py").read_text())
+        told = ['task = "plain:task"', 'data = "plain:data"', 'sites = ["north", "west"]']
+        run.write_text("\n".join([*told, f"rounds = {rounds}", ""]))
+        return run
+
+
+URL = "https://10.77.0.1:8443"
+
+
+@contextmanager
+def apart(folder: Path):
+    home = folder / "coordinator"
     with two_machines() as (here, there):
+        found = Apart(here, there, folder)
         where = ("--host", here.address, "--host", "localhost", "--listen", "0.0.0.0")
-        hanse(here, "coordinator", "init", "--name", "apart", *where, "--home", home)
-        starting = started(here, "coordinator", "start", "--home", home, log=tmp_path / "log")
-        with starting:
+        found.hanse(here, "coordinator", "init", "--name", "apart", *where, "--home", home)
+        with started(here, "coordinator", "start", "--home", home, log=folder / "log"):
             until((home / "address.json").exists)
-            for site in ("north", "west"):
-                (tmp_path / "token").write_text(
-                    hanse(here, "coordinator", "invite", site, "--home", home)
-                )
-                how = ("--token-file", tmp_path / "token", "--yes", "--home", tmp_path / site)
-                hanse(there, "site", "join", url, "--name", site, *how)
-            token = hanse(here, "coordinator", "invite", "--researcher", "anna", "--home", home)
-            (tmp_path / "token").write_text(token)
-            hanse(there, "login", url, "--token-file", tmp_path / "token")
-            for site in ("north", "west"):
-                hanse(there, "site", "roster", "accept", "--yes", "--home", tmp_path / site)
-            run = tmp_path / "app" / "run.toml"
-            run.parent.mkdir()
-            (run.parent / "plain.py").write_text((APPS / "plain.py").read_text())
-            run.write_text(
-                'task = "plain:task"\ndata = "plain:data"\nsites = ["north", "west"]\nrounds = 3\n'
-            )
-            north, west = (
-                started(
-                    *(there, "site", "start", "--app", run.parent, "--home", tmp_path / site),
-                    log=tmp_path / f"{site}.log",
-                )
-                for site in ("north", "west")
-            )
-            with north, west:
-                said = hanse(there, "submit", run, "--follow")
-                assert "done, round 3/3" in said
-                id = said.split()[0]
-                until(lambda: (tmp_path / "west" / "runs" / id / "model.safetensors").exists())
-        assert (here.elsewhere(), there.elsewhere()) == (0, 0)
-        there.inside(astray)
-        assert there.elsewhere() == 1  # so it would have been seen
+            found.set_up()
+            yield found
+
+
+def test_no_packet_goes_to_any_other_address(tmp_path):
+    with apart(tmp_path) as found:
+        run = found.app(rounds=3)
+        with found.site("north"), found.site("west"):
+            said = found.hanse(found.there, "submit", run, "--follow")
+            assert "done, round 3/3" in said
+            id = said.split()[0]
+            until(lambda: (tmp_path / "west" / "runs" / id / "model.safetensors").exists())
+        assert (found.here.elsewhere(), found.there.elsewhere()) == (0, 0)
+        found.there.inside(astray)
+        assert found.there.elsewhere() == 1  # so it would have been seen
+
+
+@pytest.mark.parametrize(
+    "weather", [("input", 30), ("output", 30), ("input", 100), ("output", 100)]
+)
+def test_lost_packets_and_a_line_that_is_open_one_way_cost_time_and_nothing_else(tmp_path, weather):
+    """30 % of all packets are lost, for the whole run; or all of one direction, for 5 s (P7)."""
+    hook, percent = weather
+    with apart(tmp_path) as found:
+        run = found.app(rounds=3)
+        with found.site("north"), found.site("west"):
+            with found.there.losing(hook, percent):
+                if percent == 100:
+                    time.sleep(1.0)
+                    id = found.hanse(found.here, "submit", run).split()[0]
+                    time.sleep(5.0)
+                else:
+                    id = found.hanse(found.there, "submit", run).split()[0]
+                    found.ended(id, 60.0)
+            began = time.monotonic()
+            found.ended(id, 60.0)
+            print(weather, round(time.monotonic() - began, 1))
+            assert found.digest(id) == hanse.simulate(run).model_digest
 
 
 def astray() -> None:
