@@ -198,7 +198,9 @@ def test_no_packet_goes_to_any_other_address(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "weather", [("input", 30), ("output", 30), ("input", 100), ("output", 100)]
+    "weather",
+    [("input", 30), ("output", 100)]
+    + [pytest.param(one, marks=pytest.mark.torture) for one in (("output", 30), ("input", 100))],
 )
 def test_lost_packets_and_a_line_that_is_open_one_way_cost_time_and_nothing_else(tmp_path, weather):
     """30 % of all packets are lost, for the whole run; or all of one direction, for 5 s (P7)."""
