@@ -338,17 +338,16 @@ class BoundPipeline:
 
     def pack(self, counts: Mapping[str, int | Integers]) -> Integers | Refused:
         """Return ``counts`` in the order of the schema; refuse what is not within it."""
-        packed, at = np.zeros(self.scalars_size, dtype=np.int64), 0
+        packed = list[int]()
         for scalar in self.schema:
-            numbers = np.asarray(counts.get(scalar.name))
-            if numbers.dtype.kind not in "iu" or numbers.size != scalar.size:
+            told, lowest = counts.get(scalar.name), -scalar.bound if scalar.signed else 0
+            numbers = [told] if type(told) is int else _whole(told)  # an array costs a small model
+            if numbers is None or len(numbers) != scalar.size:
                 return Refused(f"{scalar.name} is not {scalar.size} integers of 64 bits")
-            lowest = -scalar.bound if scalar.signed else 0
-            if numbers.min() < lowest or numbers.max() > scalar.bound:
+            if min(numbers) < lowest or max(numbers) > scalar.bound:
                 return Refused(f"{scalar.name} is outside [{lowest}, {scalar.bound}]")
-            packed[at : at + scalar.size] = numbers.reshape(-1)
-            at += scalar.size
-        return packed
+            packed += numbers
+        return np.array(packed, dtype=np.int64)
 
     def unpack(self, scalars: Integers) -> dict[str, Integers]:
         """Return name → integers of a packed report or of a sum of them."""
@@ -386,3 +385,9 @@ class BoundPipeline:
         if "buffers" in total.extras:
             self.layout.zero_pads(total.extras["buffers"], self.layout.span("buffer"))
         return total, fresh
+
+
+def _whole(told: object) -> list[int] | None:
+    """Return the numbers of an array of integers; None for anything else."""
+    numbers = np.asarray(told)
+    return numbers.reshape(-1).tolist() if numbers.dtype.kind in "iu" else None

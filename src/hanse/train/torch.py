@@ -198,6 +198,7 @@ class TorchTask:
         left, right = (from_numpy(matrix.copy()) for matrix in exact.probe())
         product = (left @ right).numpy().tobytes()
         try:
-            yield exact.fingerprint(torch.__version__.encode() + product)
+            with exact.kept_memory():
+                yield exact.fingerprint(torch.__version__.encode() + product)
         finally:
             torch.set_num_threads(before)

@@ -32,6 +32,7 @@ class Rows:
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
+    is_channels_last: bool = False
 
     @property
     def n(self) -> int:
@@ -41,6 +42,8 @@ class Rows:
     def batch(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the rows of ``index`` in fresh tensors."""
         inputs = tuple(part.index_select(0, index) for part in self.inputs)
+        if self.is_channels_last:
+            inputs = channels_last(inputs)
         return inputs, self.targets.index_select(0, index)
 
     def dataset(self) -> TensorDataset:
@@ -58,6 +61,7 @@ class Items:
     device: torch.device
     site: str
     is_uniform: bool = True
+    is_channels_last: bool = False
 
     @property
     def n(self) -> int:
@@ -80,7 +84,14 @@ class Items:
         *inputs, targets = item
         rows = as_rows(inputs, targets, self.loss, self.dtype, self.site, numbers)
         moved = tuple(part.to(self.device) for part in rows.inputs)
+        if self.is_channels_last:
+            moved = channels_last(moved)
         return moved, rows.targets.to(self.device)
+
+
+def channels_last(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return images [n, channels, height, width] with their channels side by side in memory."""
+    return tuple(x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
 
 
 def union(parts: Sequence[Rows | Items]) -> Rows | Items:
@@ -89,7 +100,8 @@ def union(parts: Sequence[Rows | Items]) -> Rows | Items:
     if len(rows) == len(parts):
         inputs = zip(*(part.inputs for part in rows), strict=True)
         targets = torch.cat([part.targets for part in rows])
-        return Rows(tuple(torch.cat(columns) for columns in inputs), targets)
+        columns = tuple(torch.cat(column) for column in inputs)
+        return Rows(columns, targets, all(part.is_channels_last for part in rows))
     whole = ConcatDataset([p.dataset if isinstance(p, Items) else p.dataset() for p in parts])
     first = next(part for part in parts if isinstance(part, Items))
     return replace(first, dataset=whole, site="pooled", is_uniform=False)

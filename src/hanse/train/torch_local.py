@@ -6,7 +6,9 @@
 
 import random
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ from hanse.train.torch_data import (
 )
 from hanse.train.torch_loop import Loop, UserLoop, counts_of
 from hanse.train.torch_model import FlatModel, from_numpy
-from hanse.train.torch_steps import Optimizer, corrected, optimizer_of, taking_part
+from hanse.train.torch_steps import Optimizer, corrected, gradients, optimizer_of, taking_part
 from hanse.train.userland import userland
 
 EVALUATION_BATCH = 1024
@@ -85,7 +87,9 @@ class TorchKernel:
             if e.role == "trainable"
         ]
         self.parameters = model.parameters
-        self.is_sparse = any(getattr(part, "sparse", False) for part in model.module.modules())
+        parts = [*model.module.modules()]
+        self.is_sparse = any(getattr(part, "sparse", False) for part in parts)
+        self.is_convolutional = any(isinstance(part, nn.Conv2d) for part in parts)
 
     def prepare(self, dataset: object, turn: Turn) -> Rows | Items:
         """Check ``dataset``, and that two rows of it fit the model, its loss and its metrics."""
@@ -94,13 +98,30 @@ class TorchKernel:
             with userland(site=turn.client, phase="reading the data set"):
                 data = prepare(dataset, self.loss, dtype, device, turn.client)
             self._try(data, turn)
-        return data
+            return self._formatted(data)
 
     def _chance(
         self, turn: Turn, purpose: str, *, everywhere: bool
     ) -> AbstractContextManager[None]:
         seed = seeds.key(turn.seed, turn.round, turn.client, purpose) >> 1
         return chance(seed, self.model.device, everywhere=everywhere or self.loop is not None)
+
+    def _formatted(self, data: Rows | Items) -> Rows | Items:
+        """Return ``data`` in the memory format in which convolutions are fastest, with other bits.
+
+        A model that calls ``view`` on what a convolution returns cannot take it: a rule, not a
+        measurement, so that it is the same everywhere.
+        """
+        if not self.is_convolutional:
+            return data
+        faster = replace(data, is_channels_last=True)
+        inputs, _ = faster.batch(torch.arange(min(2, data.n), device=self.model.device))
+        try:
+            with torch.no_grad():
+                self.model.module.train()(*inputs)
+        except Exception:  # what is wrong with the model itself is told when it trains
+            return data
+        return faster
 
     def _try(self, data: Rows | Items, turn: Turn) -> None:
         inputs, targets = data.batch(torch.arange(min(2, data.n), device=self.model.device))
@@ -150,13 +171,14 @@ class TorchKernel:
         size, steps, seen, total = local.batch_size or data.n, 0, 0, 0.0
         enough = local.steps or local.epochs * -(-data.n // size)
         device = self.model.device
+        mixed = partial(torch.autocast, device.type, torch.bfloat16) if local.amp else nullcontext
         for epoch in range(-(-enough // -(-data.n // size))):
             order = seeds.permutation(seeds.key(turn.seed, turn.round, turn.client, epoch), data.n)
             for index in torch.from_numpy(order).to(device).split(size)[: enough - steps]:
                 inputs, targets = data.batch(index)
-                with torch.autocast(device.type, torch.bfloat16, enabled=local.amp):
+                with mixed():
                     loss = self._loss(module(*inputs), targets)
-                found = torch.autograd.grad(loss, params, allow_unused=True)
+                found = gradients(loss, params)
                 grads, moved, starts = taking_part(found, params, self.starts)
                 if self.is_sparse:
                     grads = [grad.to_dense() for grad in grads]
@@ -165,7 +187,7 @@ class TorchKernel:
                 with torch.no_grad():
                     optimizer.step(moved, grads)
                 steps, seen = steps + 1, seen + len(index)
-                total += float(loss.detach()) * len(index)
+                total += loss.item() * len(index)
         return {"examples": data.n, "steps": steps, "seen": seen, "loss": fixed(total)}
 
     def _user_loop(self, data: Rows | Items, work: Train, turn: Turn) -> dict[str, int]:

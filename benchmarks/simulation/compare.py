@@ -1,0 +1,89 @@
+"""Hanse's engines beside the loop that one would write by hand, on the same jobs.
+
+    python benchmarks/simulation/compare.py [--jobs tiny cnn] [--sides exact exact-2] [--rounds 7]
+
+Each side is a process of its own, and they take turns, one measurement at a time: the figure is the
+median of the ratios of neighbours, which a machine whose speed drifts does not move. One core: all
+but the sides with several workers are bound to processor 0. Results, with versions and processor,
+are written to benchmarks/results/simulation.json.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs import JOBS
+
+from hanse.report.environment import environment
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "simulation.json"
+
+
+class Side:
+    """A runner."""
+
+    def __init__(self, job: str, name: str) -> None:
+        bound = [] if name.rpartition("-")[2].isdigit() else ["taskset", "-c", "0"]
+        words = [*bound, sys.executable, str(HERE / "runner.py"), job, name]
+        self.rounds, self.told = JOBS[job].rounds, list[dict[str, float]]()
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def measure(self) -> dict[str, float]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(self.rounds, file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def compared(job: str, names: list[str], rounds: int) -> dict[str, object]:
+    """Return what each side took, and its ratio to the naive loop's processor time and wall."""
+    sides = {name: Side(job, name) for name in ("naive", *names)}
+    try:
+        for side in sides.values():
+            side.measure()
+        told = [{name: side.measure() for name, side in sides.items()} for _ in range(rounds)]
+    finally:
+        for side in sides.values():
+            side.close()
+    found: dict[str, object] = {}
+    for name in sides:
+        row: dict[str, float] = {"private_mib": max(one[name]["private"] for one in told) / 2**20}
+        for what in ("cpu", "wall"):
+            row[f"{what}_s"] = statistics.median(one[name][what] for one in told)
+            ratios = [one[name][what] / one["naive"]["cpu"] for one in told]
+            row[f"{what}_ratio"] = statistics.median(ratios)
+            row[f"{what}_least"], row[f"{what}_most"] = min(ratios), max(ratios)
+        found[name] = row
+        print(
+            f"{job:6} {name:8} {1e3 * row['cpu_s']:9.2f} ms of processor, {row['cpu_ratio']:.3f} × "
+            f"naive ({row['cpu_least']:.3f} to {row['cpu_most']:.3f}); wall "
+            f"{1e3 * row['wall_s']:9.2f} ms, {row['wall_ratio']:.3f} ×; "
+            f"{row['private_mib']:.0f} MiB",
+            flush=True,
+        )
+    return found
+
+
+def main() -> None:
+    """Measure, print, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", nargs="+", default=[*JOBS], choices=[*JOBS])
+    parser.add_argument("--sides", nargs="+", default=["exact", "exact-2"])
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    found = {job: compared(job, arguments.sides, arguments.rounds) for job in arguments.jobs}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"jobs": found, "environment": environment()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

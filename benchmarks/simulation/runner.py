@@ -1,0 +1,141 @@
+"""One side of a comparison, in a process of its own: does rounds when it is told to.
+
+    python benchmarks/simulation/runner.py JOB SIDE
+
+reads numbers from standard input, does so many measurements of rounds, and answers each with a line
+of JSON: processor and wall seconds a round, of the whole tree of processes.
+"""
+
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from jobs import JOBS, Job, cohort
+from torch import nn
+
+from hanse.core.samplers import FixedSize
+
+TICK = 1e-9
+
+
+def tree(root: int) -> list[int]:
+    """Return a process and all below it."""
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            todo += map(int, task.read_text().split())
+    return found
+
+
+def cpu_s() -> float:
+    """Return the processor seconds of this process and those below it, to the microsecond."""
+    below = [pid for pid in tree(os.getpid()) if pid != os.getpid()]
+    ran = [path for pid in below for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return time.process_time() + sum(float(path.read_text().split()[0]) for path in ran) * TICK
+
+
+def private() -> int:
+    """Return the bytes of memory of the tree that are no file's, each shared page in its part."""
+    names = ("Pss_Anon", "Pss_Shmem")
+    told = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in tree(os.getpid())]
+    rows = [line.split() for text in told for line in text.splitlines()]
+    return 1024 * sum(int(row[1]) for row in rows if row[0].rstrip(":") in names)
+
+
+class Naive:
+    """The loop that one would write by hand, on one core."""
+
+    def __init__(self, job: Job) -> None:
+        torch.manual_seed(0)
+        self.job, self.model, self.loss = job, job.model(), nn.CrossEntropyLoss()
+        data = job.data().items()
+        self.data = {c: (torch.from_numpy(x), torch.from_numpy(y)) for c, (x, y) in data}
+
+    def round(self, number: int) -> None:
+        start = {name: value.clone() for name, value in self.model.state_dict().items()}
+        deltas, sizes = [], []
+        for client in cohort(self.job, [*self.data], number):
+            x, y = self.data[client]
+            self.model.load_state_dict(start)
+            optimizer = torch.optim.SGD(self.model.parameters(), lr=self.job.lr)
+            for index in torch.randperm(len(y)).split(self.job.batch):
+                optimizer.zero_grad()
+                self.loss(self.model(x[index]), y[index]).backward()
+                optimizer.step()
+            after = self.model.state_dict()
+            deltas.append({name: after[name] - start[name] for name in start})
+            sizes.append(len(y))
+        for name, value in start.items():
+            for delta, size in zip(deltas, sizes, strict=True):
+                value.add_(delta[name], alpha=size / sum(sizes))
+        self.model.load_state_dict(start)
+
+    def close(self) -> None:
+        pass
+
+
+class Ours:
+    """The same through the pipeline: weight, clip, exact sum."""
+
+    def __init__(self, job: Job, workers: int) -> None:
+        import hanse
+        from hanse.sim.pool import open_pool
+        from hanse.sim.population import Given
+        from hanse.sim.rounds import perform
+        from hanse.strategies import StrategyProgram
+        from hanse.train.torch import TorchTask
+
+        task = TorchTask(model=job.model, loss=nn.CrossEntropyLoss())
+        local = hanse.LocalTraining(optimizer="sgd", lr=job.lr, epochs=1, batch_size=job.batch)
+        steps = hanse.Pipeline([hanse.Weight(by="examples", cap=200), hanse.Clip(norm=100.0)])
+        given = Given({client: (rows, None) for client, rows in job.data().items()})
+        strategy = hanse.fedavg(sampler=FixedSize(job.cohort))
+        run = hanse.Run(task, given, strategy, local, steps, rounds=10**6)
+        self.run, self.perform = run, perform
+        self.inside = ExitStack()
+        fingerprint = self.inside.enter_context(task.exactly(1))
+        self.pool = open_pool(run, run.spec, workers, None, fingerprint)
+        self.program = StrategyProgram(run.strategy, run.spec.layout, local, steps, run.rounds)
+        self.state = self.program.initial(run.described[1])
+
+    def round(self, number: int) -> None:
+        ask = self.program.ask(self.state)
+        assert ask.round == number
+        done = self.perform(ask, self.run.spec, self.run.faults, self.pool, {})
+        self.state = self.program.absorb(self.state, done.total)
+
+    def close(self) -> None:
+        self.pool.close()
+        self.inside.close()
+
+
+SIDES = {
+    "naive": Naive,
+    "exact": lambda job: Ours(job, 1),
+    "exact-2": lambda job: Ours(job, 2),
+}
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    torch.set_num_threads(1)
+    job = JOBS[sys.argv[1]]
+    side, number = SIDES[sys.argv[2]](job), 0
+    for line in sys.stdin:
+        cpu, wall = cpu_s(), time.perf_counter()
+        for _ in range(int(line)):
+            side.round(number := number + 1)
+        took = int(line)
+        told = {"cpu": (cpu_s() - cpu) / took, "wall": (time.perf_counter() - wall) / took}
+        print(json.dumps({**told, "private": private()}), flush=True)
+    side.close()
+
+
+if __name__ == "__main__":
+    main()
