@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from hanse.coordinator.routes import Asked, Route
+from hanse.coordinator.routes import Route
 from hanse.coordinator.watch import Reason
 from hanse.core.canonical import Json
 from hanse.net.problems import HTTP_BUSY, MEDIA_TYPE, PROBLEMS, TYPE
@@ -133,13 +133,6 @@ SIGNED = {
 }
 OPENS: Mapping[str, tuple[str, ...]] = {"challenge": (), "session": ("digest", "signature")}
 """What the two requests carry that come before there is a session (docs/protocol.md §5)."""
-
-
-async def openapi(asked: Asked) -> Json:
-    """Give this document."""
-    from hanse.coordinator.table import TABLE  # the table has a row for this handler
-
-    return document(TABLE)
 
 
 def document(table: Iterable[Route]) -> dict[str, Json]:

@@ -2,8 +2,9 @@
 
 from hanse.coordinator import for_monitors, for_people, for_sites, schemas
 from hanse.coordinator.access import Role
-from hanse.coordinator.openapi import openapi
-from hanse.coordinator.routes import MIB, RUN, SITE_RUN, Route
+from hanse.coordinator.openapi import document
+from hanse.coordinator.routes import MIB, RUN, SITE_RUN, Asked, Route
+from hanse.core.canonical import Json
 
 ANYONE: tuple[Role, ...] = ("anyone",)
 SITE: tuple[Role, ...] = ("site",)
@@ -11,6 +12,13 @@ PEOPLE: tuple[Role, ...] = ("researcher", "viewer", "operator")
 AUTHORS: tuple[Role, ...] = ("researcher", "operator")
 OPERATOR: tuple[Role, ...] = ("operator",)
 WATCHERS: tuple[Role, ...] = ("viewer", "operator")
+
+
+async def openapi(asked: Asked) -> Json:
+    """Give the description of this interface, in OpenAPI 3.1."""
+    return document(TABLE)
+
+
 ANSWER = "/v1/runs/{run}/{round}/{kind}"
 
 TABLE: tuple[Route, ...] = (
