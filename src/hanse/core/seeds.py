@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
@@ -29,16 +30,22 @@ def key(seed: int, *names: str | int) -> int:
 
 def splitmix(key: int, n: int) -> NDArray[np.uint64]:
     """Return the first ``n`` outputs of SplitMix64 seeded with ``key``."""
-    with np.errstate(over="ignore"):
-        return _mixed(np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN + np.uint64(key))
+    counters = _FIRST[:n] if n <= _FIRST.size else _counters(n)
+    return _mixed(counters + np.uint64(key))
+
+
+def _counters(n: int) -> NDArray[np.uint64]:
+    return np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN
+
+
+_FIRST = _counters(2**14)
 
 
 def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return SplitMix64's output function of each number: a bijection of 64 bits."""
-    with np.errstate(over="ignore"):
-        z = (z ^ (z >> np.uint64(30))) * _MIX1
-        z = (z ^ (z >> np.uint64(27))) * _MIX2
-    return z ^ (z >> np.uint64(31))
+    z = (z ^ (z >> _S30)) * _MIX1  # arrays wrap, and say nothing
+    z = (z ^ (z >> _S27)) * _MIX2
+    return z ^ (z >> _S31)
 
 
 @lru_cache(maxsize=8)
@@ -55,9 +62,8 @@ def tickets(names: Sequence[str], seed: int, *drawing: str | int) -> NDArray[np.
     SHA-256.
     """
     first, second = key(seed, *drawing, "first"), key(seed, *drawing, "second")
-    with np.errstate(over="ignore"):
-        once = _mixed(_identities(tuple(names)) ^ np.uint64(first))
-        return _mixed(once + np.uint64(second))
+    once = _mixed(_identities(tuple(names)) ^ np.uint64(first))
+    return _mixed(once + np.uint64(second))
 
 
 def permutation(key: int, n: int) -> NDArray[np.int64]:

@@ -93,7 +93,7 @@ def norm(vector: Vector) -> float:
 def exact(lanes: NDArray[np.float64]) -> float:
     """Return the exactly rounded sum of ``lanes``; infinity if it is not finite."""
     try:
-        total = math.fsum(lanes)
+        total = math.fsum(lanes.tolist())
     except OverflowError:
         return math.inf
     return total if math.isfinite(total) else math.inf
