@@ -42,7 +42,8 @@ WRITE_FAILED = 74
 
 def fail_stop(error: OSError) -> NoReturn:
     """End the process: what is in memory may be ahead of what is on disk."""
-    os.write(2, f"Error: [journal] {error}\n".encode())
+    said = error if error.filename or not error.strerror else error.strerror.lower()
+    os.write(2, f"Error: [journal] {said}\n".encode())
     os._exit(WRITE_FAILED)
 
 
