@@ -41,7 +41,7 @@ def runs_of(history: History, blobs: Path) -> Iterator[tuple[str, Found]]:
     nothing: Any = None
     for stream in history.streams("run/"):
         id = stream.removeprefix("run/")
-        store, begun = BlobStore(blobs / id, read_only=True), history.read(stream)[0]
+        store, begun = BlobStore(blobs / id, read_only=True), history.first(stream)
         body: Any = begun.body
         read, journal = specification_of(store, body["document"]), history
         told: Any = (id, read, body["model"], journal, store, nothing, nothing)

@@ -48,6 +48,15 @@ class History:
         with self._connection() as connection:
             return [Entry.of(row) for row in connection.execute(found.order_by(EVENT.c.seq))]
 
+    def first(self, stream: str) -> Entry:
+        """Return the first event of ``stream``; LookupError if there is none."""
+        found = select(EVENT).where(EVENT.c.stream == stream).order_by(EVENT.c.seq).limit(1)
+        with self._connection() as connection:
+            row = connection.execute(found).first()
+        if row is None:
+            raise LookupError(stream)
+        return Entry.of(row)
+
     def streams(self, prefix: str = "") -> list[str]:
         """Return the names of the streams that begin with ``prefix``, sorted."""
         stream = EVENT.c.stream  # not LIKE, which SQLite has without regard to case

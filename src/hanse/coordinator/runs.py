@@ -108,14 +108,10 @@ class Runs:
         self._changed, self._lock = changed, threading.RLock()
         self._drafts = dict[str, Draft]()
         self.records = dict[str, Record]()
-        begun = [
-            (entry, stream)
-            for stream in journal.streams("run/")
-            for entry in journal.read(stream)[:1]
-        ]
-        for entry, stream in sorted(begun, key=lambda pair: pair[0].seq):
+        begun = [journal.first(stream) for stream in journal.streams("run/")]
+        for entry in sorted(begun, key=lambda entry: entry.seq):
             body: Any = entry.body
-            self._take_up(stream.removeprefix("run/"), body)
+            self._take_up(entry.stream.removeprefix("run/"), body)
         make_folder(blobs)
         for left in blobs.iterdir():
             if left.name not in self.records:
