@@ -116,8 +116,9 @@ def test_a_thousand_random_schedules_and_how_soon_all_is_back(supervised, digest
     for seed in range(1000, 2000):
         print("seed", seed)
         schedule(supervised, digest, seed)
+    ats = dict[str, dict[float, float]]()
     for what, seconds in (("listened", supervised.back), ("had its sites", supervised.heard)):
         found = sorted(seconds)
-        at = {q: round(found[int(q * (len(found) - 1))], 2) for q in (0.5, 0.9, 0.99, 1.0)}
-        print(f"{len(found)} deaths of the coordinator; seconds until it {what} again: {at}")
-        assert at[0.99] <= 5.0
+        ats[what] = {q: round(found[int(q * (len(found) - 1))], 2) for q in (0.5, 0.9, 0.99, 1.0)}
+        print(f"{len(found)} deaths of the coordinator; seconds until it {what} again: {ats[what]}")
+    assert all(at[0.99] <= 5.0 for at in ats.values())
