@@ -110,7 +110,7 @@ class Sweep:
         words = [traced(log, [p.call], str(p)) for log, p in zip(logs, points, strict=True)]
         supervised.launching[name].extend(words)
         supervised.kill(name)
-        spared = self._end_all(points, words)
+        spared = self._end_all(points, words, logs)
         deaths = [status for who, status, _ in supervised.deaths[before:] if who == name]
         assert len(deaths) == 1 + len(points)
         return [
@@ -118,18 +118,22 @@ class Sweep:
             for n, (point, log, status) in enumerate(zip(points, logs, deaths[1:], strict=True))
         ]
 
-    def _end_all(self, points: Sequence[Point], words: list[list[str]]) -> set[int]:
+    def _end_all(
+        self, points: Sequence[Point], words: list[list[str]], logs: list[Path]
+    ) -> set[int]:
         """Do runs until each process has come and gone; return which of them the test ended."""
         supervised, name, by = self.supervised, self.name, self.supervised.federation.by
         ids, spared = list[str](), set[int]()
         under: Sequence[str] = ()
-        last, since = by[name], time.monotonic()
+        last, full_at = by[name], 0.0
         while supervised.launching[name] or any(by[name] is one for one in words):
             if by[name] is not last:
-                last, since = by[name], time.monotonic()
+                last, full_at = by[name], 0.0
             at = next((n for n, one in enumerate(words) if one is last), None)
             is_over = not ids or supervised.has_ended(ids[-1])
-            is_full = at is not None and points[at].fills and time.monotonic() > since + FULL_S
+            if at is not None and points[at].fills and not full_at and injected_in(logs[at]):
+                full_at = time.monotonic()
+            is_full = bool(full_at) and time.monotonic() > full_at + FULL_S
             if at is not None and (is_full or (is_over and under is last)):
                 spared.add(at)
                 supervised.kill(name)
@@ -173,7 +177,8 @@ class Sweep:
 
 
 def injected_in(log: Path) -> tuple[str, ...]:
-    return tuple(line for line in log.read_text().splitlines() if "(INJECTED)" in line)
+    text = log.read_text() if log.exists() else ""
+    return tuple(line for line in text.splitlines() if "(INJECTED)" in line)
 
 
 @pytest.fixture(scope="module", params=["coordinator", "west"])
