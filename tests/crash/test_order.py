@@ -30,7 +30,12 @@ def traced_run(folder: Path) -> list[Call]:
     supervised = Supervised(folder)
     supervised.launching["coordinator"].append(traced(log))
     with supervised:
-        supervised.end(supervised.submit(ROUNDS))
+        supervised.end(id := supervised.submit(ROUNDS))
+        ends = time.monotonic() + ENDED_S
+        while not all(site["finished"] for site in supervised.told(id)["members"].values()):
+            assert time.monotonic() < ends, "a site does not fetch the model"
+            time.sleep(0.05)
+        time.sleep(0.5)  # the last one's receipt leaves
         assert not supervised.deaths
     ends = time.monotonic() + ENDED_S
     while "+++ exited with 0 +++" not in log.read_text()[-200:]:
