@@ -83,7 +83,7 @@ class Naive:
 class Ours:
     """The same through the pipeline: weight, clip, exact sum."""
 
-    def __init__(self, job: Job, workers: int) -> None:
+    def __init__(self, job: Job, engine: str, workers: int) -> None:
         import hanse
         from hanse.sim.pool import open_pool
         from hanse.sim.population import Given
@@ -96,7 +96,7 @@ class Ours:
         steps = hanse.Pipeline([hanse.Weight(by="examples", cap=200), hanse.Clip(norm=100.0)])
         given = Given({client: (rows, None) for client, rows in job.data().items()})
         strategy = hanse.fedavg(sampler=FixedSize(job.cohort))
-        run = hanse.Run(task, given, strategy, local, steps, rounds=10**6)
+        run = hanse.Run(task, given, strategy, local, steps, rounds=10**6, engine=engine)
         self.run, self.perform = run, perform
         self.inside = ExitStack()
         fingerprint = self.inside.enter_context(task.exactly(1))
@@ -115,18 +115,17 @@ class Ours:
         self.inside.close()
 
 
-SIDES = {
-    "naive": Naive,
-    "exact": lambda job: Ours(job, 1),
-    "exact-2": lambda job: Ours(job, 2),
-}
+def side_of(name: str, job: Job) -> Naive | Ours:
+    """Return the side called ``naive``, or an engine with so many workers: ``exact-2``."""
+    engine, _, workers = name.partition("-")
+    return Naive(job) if engine == "naive" else Ours(job, engine, int(workers or 1))
 
 
 def main() -> None:
     """Serve until standard input ends."""
     torch.set_num_threads(1)
     job = JOBS[sys.argv[1]]
-    side, number = SIDES[sys.argv[2]](job), 0
+    side, number = side_of(sys.argv[2], job), 0
     for line in sys.stdin:
         cpu, wall = cpu_s(), time.perf_counter()
         for _ in range(int(line)):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hanse.core import metrics
-from hanse.core.metrics import BEYOND, BINS, FIXED, FIXED_BOUND, METRICS, fixed
+from hanse.core.metrics import BEYOND, BINS, FIXED, FIXED_BOUND, METRICS, fixed, fixed_many
 
 scores_of = hnp.arrays(np.float64, st.integers(2, 60), elements=st.floats(-50, 50))
 
@@ -248,3 +248,8 @@ def test_every_metric_is_found_by_its_name_and_shows_it():
     assert all(METRICS[name].name == name for name in METRICS)
     assert all(getattr(metrics, name) is METRICS[name] for name in METRICS)
     assert repr(metrics.auc) == "hanse.metrics.auc"
+
+
+@given(st.lists(st.floats(), min_size=1))
+def test_many_fixed_sums_are_each_by_itself(totals):
+    assert fixed_many(np.array(totals)).tolist() == [fixed(total) for total in totals]

@@ -110,3 +110,19 @@ def test_a_stream_is_the_same_for_the_same_name_and_another_for_another():
     assert np.array_equal(draw, seeds.stream(7, 3, "noise").standard_normal(4))
     for other in ((7, 4, "noise"), (8, 3, "noise"), (7, 3, "dropout"), (7, "3", "noise")):
         assert not np.array_equal(draw, seeds.stream(*other).standard_normal(4))
+
+
+def test_keys_of_many_clients_are_the_key_of_each():
+    clients = ["a", "client-00017", "ä", ""]
+    for names in ((), (3,), ("fault", 2)):
+        wanted = [seeds.key(7, 5, client, *names) for client in clients]
+        assert seeds.keys(7, 5, clients, *names).tolist() == wanted
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(0, 2**64 - 1))
+def test_permutations_of_many_are_the_permutation_of_each(sizes, key):
+    keys = seeds.splitmix(key, len(sizes) * 2).reshape(len(sizes), 2)
+    found = seeds.permutations(keys, np.array(sizes)[:, None])
+    for row, own, n in zip(found, keys, sizes, strict=True):
+        for one, two in zip(row, own, strict=True):
+            assert one[:n].tolist() == seeds.permutation(int(two), n).tolist()

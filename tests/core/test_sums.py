@@ -24,7 +24,7 @@ from hanse.core.sums import Grid
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sums.json").read_text())
 
-PLAIN = accelerate.Kernels("numpy", sums.norm, sums.accumulate)
+PLAIN = accelerate._plain()
 FAST = accelerate._compiled()
 SIZES = (0, 1, 2, 27, 28, 255, 256, 257, 511, 512, 7850, 65_535, 65_536, 65_537, 131_073)
 SCALES = (1.0, 0.0, -0.0, -1.0, 0.5, 1 / 3, 0.1, 2.0**-32, 1e-30, 2.0**-140, 2.0**-149)
@@ -357,3 +357,44 @@ def test_integers_come_back_in_model_units_with_one_rounding():
     assert sums.to_reals(np.array([3, -1, 2**53 + 1]), 2).tolist() == [0.75, -0.25, 2.0**51]
     assert sums.to_reals(np.array([3]), -4).tolist() == [48.0]
     assert sums.to_reals(np.zeros(0, np.int64), 3).shape == (0,)
+
+
+# --- many vectors at once
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 27, 256, 7850, 9000])
+def test_many_at_once_are_each_by_itself(size, dtype, kernels):
+    rng = np.random.default_rng(size)
+    vectors = (rng.normal(size=(6, size)) * 10.0 ** rng.integers(-6, 3, (6, 1))).astype(dtype)
+    scales = np.array([1.0, 0.0, -0.5, 1 / 3, 2.0**-140, 0.1])
+    np.testing.assert_array_equal(kernels.norms(vectors), [sums.norm(v) for v in vectors])
+    together, alone = np.zeros((2, size), dtype=np.int64)
+    kernels.accumulate_many(together, vectors, scales, 30)
+    for vector, scale in zip(vectors, scales, strict=True):
+        sums.accumulate(alone, vector, float(scale), 30)
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data())
+def test_factors_of_many_are_the_factor_of_each(dtype, data):
+    scales = data.draw(arrays("float64", 5, elements=st.floats(-1e30, 1e30)))
+    vectors = np.zeros((5, 1), dtype=dtype)
+    wanted = [sums.factor_of(vectors[0], float(scale)) for scale in scales]
+    np.testing.assert_array_equal(sums.factors_of(vectors, scales), wanted)
+
+
+@given(arrays("float64", 256, elements=st.floats(0, 1e60)))
+def test_squares_are_summed_to_the_last_bit_where_numba_is_sure_of_it(lanes):
+    roots = np.sqrt(lanes)
+    assert FAST.norm(roots) == PLAIN.norm(roots)
+
+
+@pytest.mark.parametrize("exponent", [-140, -3, 0, 30])
+def test_a_sum_half_way_between_two_numbers_is_left_to_the_exact_sum(exponent):
+    """2^52 + 1/2: the compensated sum alone cannot tell which way it goes."""
+    big, half = 2.0 ** (26 + exponent), 2.0 ** (exponent - 0.5)
+    for rest in (0.0, 2.0 ** (exponent - 30)):
+        vector = np.array([big, half, rest])
+        assert FAST.norm(vector) == PLAIN.norm(vector)

@@ -121,6 +121,36 @@ def test_a_bound_never_lengthens_and_is_idempotent(example, dtype, data):
     assert square(on_wire(once.vector, once.scale)) <= square(vector)
 
 
+@every_dtype
+@every_example
+@given(data=st.data())
+@few
+def test_many_at_once_are_encoded_and_summed_as_each_is(example, dtype, data):
+    bound = bind(example.pipeline, dtype)
+    some = data.draw(st.lists(clients(dtype, 1e30), min_size=1, max_size=COHORT))
+    each = [encode(bound, client) for client in some]
+    vectors = np.stack([client.vector for client in some])
+    counts = {name: np.array([client.counts[name] for client in some]) for name in some[0].counts}
+    shares = bound.encode_many(vectors, counts)
+    if any(isinstance(share, Refused) for share in each):
+        assert shares is None  # one by one, so that whoever is refused is named
+        return
+    assert shares is not None
+    one, many = bound.accumulator(), bound.accumulator()
+    many.add_many(shares, bound.grids)
+    for number, share in enumerate(each):
+        one.add(share, bound.grids)
+        told = (share.scale, share.length, share.was_bounded, share.scalars.tolist())
+        assert told == (
+            *(shares.scales[number], shares.lengths[number], shares.were_bounded[number]),
+            shares.scalars[number].tolist(),
+        )
+    assert (one.vector.tolist(), one.scalars.tolist()) == (
+        *(many.vector.tolist(), many.scalars.tolist()),
+    )
+    assert one.reports == many.reports
+
+
 # --- the two ends meet
 
 

@@ -1,6 +1,7 @@
 """``hanse replay``: run a recorded run again, and compare the models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,11 +34,12 @@ def replay_command(
     try:
         result: Any = json.loads((folder / "result.json").read_text())
         spec_hash = (folder / "spec.sha256").read_text().strip()
+        engine = json.loads((folder / "spec.json").read_text())["engine"]
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"{folder} holds no run that has ended", hint="name the folder of one"
         ) from error
-    run = run_of(folder, run_file, assignments or ())
+    run = replace(run_of(folder, run_file, assignments or ()), engine=engine)
     if run.spec.hash != spec_hash:
         raise ConfigError(
             f"{folder} was run with other settings or other code than {run_file or 'its run file'}",

@@ -16,7 +16,7 @@ from hanse.data.site import check_id
 from hanse.errors import ConfigError
 from hanse.names import lookup
 from hanse.sim.faults import Faults
-from hanse.sim.run import Run
+from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
 
 MOST_ROUNDS: Final = 10**6
@@ -35,6 +35,7 @@ TOP: Final = Keys(
         "sites": tuple[str, ...],
         "rounds": int,
         "seed": int,
+        "engine": Asked,
         "sources": dict[str, str],
         "population": TABLE,
         "strategy": TABLE,
@@ -91,6 +92,7 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         pipeline=Pipeline(_step(*numbered) for numbered in enumerate(top.get("pipeline", ()), 1)),
         rounds=top["rounds"],
         seed=top.get("seed", 0),
+        engine=top.get("engine", "exact"),
         evaluation=evaluation,
         quorum=_table(Quorum, top, "quorum"),
         faults=_table(Faults, top, "faults"),

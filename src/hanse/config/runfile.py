@@ -22,7 +22,7 @@ from hanse.errors import ConfigError
 from hanse.names import resolve
 from hanse.sim.faults import Faults
 from hanse.sim.population import Partitioned, Population, Sites
-from hanse.sim.run import Run
+from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
 from hanse.train.exact import settle
 from hanse.train.local import training_scalars
@@ -68,6 +68,7 @@ class RunFile:
     evaluation: Evaluation
     quorum: Quorum
     faults: Faults
+    engine: Asked = "exact"
 
     @property
     def folder(self) -> Path:
@@ -146,6 +147,7 @@ class RunFile:
                 "overrides": json.dumps(self.overrides),
             },
             folder=self.folder,
+            engine=self.engine,
         )
 
     def _app(self) -> Mapping[str, str]:

@@ -192,7 +192,7 @@ TYPES: Final[dict[str, Any]] = {
     "evaluation": TABLE,
     "quorum": TABLE,
     "faults": TABLE,
-    "engine": Literal["exact"],
+    "engine": Literal["exact", "batched"],
     "model": TABLE,
     "sums": TABLE,
     "metrics": tuple[str, ...],

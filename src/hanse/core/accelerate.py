@@ -23,11 +23,13 @@ from hanse.core.layout import Vector
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The two passes over a vector that each update costs."""
+    """The two passes over a vector that each update costs, for one vector and for many."""
 
     name: str
     norm: Callable[[Vector], float]
     accumulate: Callable[[NDArray[np.int64], Vector, float, int], None]
+    norms: Callable[[Vector], NDArray[np.float64]]
+    accumulate_many: Callable[[NDArray[np.int64], Vector, NDArray[np.float64], int], None]
 
 
 WORTH = 2**20
@@ -40,7 +42,7 @@ def kernels_for(size: int) -> Kernels:
 
 
 def _plain() -> Kernels:
-    return Kernels("numpy", sums.norm, sums.accumulate)
+    return Kernels("numpy", sums.norm, sums.accumulate, sums.norms, sums.accumulate_many)
 
 
 @cache
@@ -62,6 +64,8 @@ def warm(*dtypes: str) -> None:
         vector = np.zeros(1, dtype=dtype)
         chosen.norm(vector)
         chosen.accumulate(total, vector, 1.0, 0)
+        chosen.norms(vector[None])
+        chosen.accumulate_many(total, vector[None], np.ones(1), 0)
 
 
 def _compiled() -> Kernels:
@@ -94,12 +98,60 @@ def _compiled() -> Kernels:
         for i in range(vector.size):
             total[i] += bits(np.float64(vector[i] * scale) * factor + magic) - offset
 
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def add_many(total, vectors, scales, factor):  # pyright: ignore  # pragma: no cover -- compiled
+        for start in range(0, total.size, 4096):  # so much of the total stays in the cache
+            for k in range(vectors.shape[0]):
+                end = min(start + 4096, total.size)
+                add(total[start:end], vectors[k, start:end], scales[k], factor)
+
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def rounded(lanes):  # pyright: ignore  # pragma: no cover -- compiled
+        # Compensated summation (Ogita, Rump, Oishi 2005, algorithm 4.4): high + low is the sum of
+        # 256 numbers, none negative, to 2^-36 of high's last place. Where low is not that near to
+        # half of it, high is the sum exactly rounded. -1: ask math.fsum.
+        high, low = 0.0, 0.0
+        for value in lanes:
+            after = high + value
+            part = after - high
+            low += (high - (after - part)) + (value - part)
+            high = after
+        whole = high + low
+        rest = low - (whole - high)
+        if not 1e-250 < whole < 1e250:
+            return 0.0 if whole == 0.0 else -1.0
+        mantissa, exponent = math.frexp(whole)
+        near = math.ldexp(0.4999999, exponent - 53)
+        return whole if mantissa != 0.5 and abs(rest) < near else -1.0
+
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def sum_of(vector, lanes):  # pyright: ignore  # pragma: no cover -- compiled
+        lanes_of(vector, lanes)
+        return rounded(lanes)
+
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def sums_of(vectors, lanes, found):  # pyright: ignore  # pragma: no cover -- compiled
+        for k in range(vectors.shape[0]):
+            found[k] = sum_of(vectors[k], lanes[k])
+
+    def norms(vectors: Vector) -> NDArray[np.float64]:
+        lanes, found = np.zeros((len(vectors), sums.LANES)), np.empty(len(vectors))
+        sums_of(vectors, lanes, found)
+        for k in np.flatnonzero(found < 0):
+            found[k] = sums.exact(lanes[k])
+        return np.sqrt(found)
+
+    def accumulate_many(
+        total: NDArray[np.int64], vectors: Vector, scales: NDArray[np.float64], exponent: int
+    ) -> None:
+        add_many(total, vectors, sums.factors_of(vectors, scales), 2.0**exponent)
+
     def norm(vector: Vector) -> float:
         lanes = np.zeros(sums.LANES)
-        lanes_of(vector, lanes)
-        return math.sqrt(sums.exact(lanes))
+        found = sum_of(vector, lanes)
+        return math.sqrt(found if found >= 0 else sums.exact(lanes))
 
     def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:
         add(total, vector, sums.factor_of(vector, scale), 2.0**exponent)
 
-    return Kernels("numba", norm, accumulate)
+    return Kernels("numba", norm, accumulate, norms, accumulate_many)

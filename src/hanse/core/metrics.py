@@ -139,6 +139,14 @@ def fixed(total: float) -> int:
     return round(units) if abs(units) <= FIXED_BOUND else BEYOND
 
 
+def fixed_many(totals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return :func:`fixed` of each."""
+    with np.errstate(over="ignore"):
+        units = totals / FIXED
+    fits = np.abs(units) <= FIXED_BOUND
+    return np.where(fits, np.rint(np.where(fits, units, 0.0)).astype(np.int64), BEYOND)
+
+
 def _mean(counts: Counts) -> float | None:
     return _ratio(int(counts[0]) * FIXED, int(counts[1]))
 

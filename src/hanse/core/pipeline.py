@@ -17,7 +17,7 @@ from hanse.core.accelerate import kernels
 from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout, Vector
-from hanse.core.reduce import EXTRA, UNCAPPED_EXTRA, Accumulator, Share, Sum
+from hanse.core.reduce import EXTRA, UNCAPPED_EXTRA, Accumulator, Share, Shares, Sum
 from hanse.core.step import (
     KINDS,
     ROOM,
@@ -29,6 +29,7 @@ from hanse.core.step import (
     Step,
     Total,
     Update,
+    Updates,
 )
 from hanse.core.sums import Grid, on_wire, peak, to_reals
 from hanse.core.weight import Weight
@@ -335,6 +336,45 @@ class BoundPipeline:
         if isinstance(scalars, Refused):
             return scalars
         return Share(update.vector, update.scale, scalars, extras, update.length, was_bounded)
+
+    def encode_many(self, vectors: Vector, counts: Mapping[str, Integers]) -> Shares | None:
+        """Client end of K clients at once: ``vectors`` [K, d], ``counts`` [K] each.
+
+        The shares that :meth:`encode` makes of each; None where that is to be asked one by one: a
+        step cannot do it, or there is something to refuse.
+        """
+        facts, grid = self.facts, self.grids["model"]
+        if self.extras or facts.memory or str(vectors.dtype) != self.layout.dtype:
+            return None
+        lengths, ones = kernels().norms(vectors), np.ones(len(vectors))
+        updates = Updates(vectors, lengths, ones, ones, counts)
+        were_bounded = np.zeros(len(vectors), dtype=np.bool_)
+        for step, _, _ in self.trace:
+            after = step.encode_many(updates)
+            if after is None or after.vectors is not vectors:
+                return None
+            if step.kind == "bound":
+                were_bounded |= after.scales < updates.scales
+            updates = after
+        longest = lengths * np.abs(updates.scales)
+        fits = longest * (1 + ON_THE_WIRE) + self.rounding <= facts.l2
+        scalars = self._packed(updates.counts, len(vectors))
+        if scalars is None or not (fits & (longest <= grid.limit) & np.isfinite(lengths)).all():
+            return None
+        return Shares(vectors, updates.scales, scalars, lengths, were_bounded)
+
+    def _packed(self, counts: Mapping[str, Integers], many: int) -> Integers | None:
+        """Return many clients' ``counts`` in the order of the schema; None if one is not in it."""
+        packed = np.empty((many, self.scalars_size), dtype=np.int64)
+        for place, scalar in enumerate(self.schema):
+            told = counts.get(scalar.name)
+            if told is None or scalar.size != 1 or told.shape != (many,):
+                return None
+            lowest = -scalar.bound if scalar.signed else 0
+            if told.min() < lowest or told.max() > scalar.bound:
+                return None
+            packed[:, place] = told
+        return packed
 
     def pack(self, counts: Mapping[str, int | Integers]) -> Integers | Refused:
         """Return ``counts`` in the order of the schema; refuse what is not within it."""

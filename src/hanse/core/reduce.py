@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hanse.core.accelerate import kernels
 from hanse.core.facts import Facts
@@ -36,6 +37,17 @@ class Share:
     extras: Mapping[str, Vector] = field(default_factory=dict[str, Vector])
     length: float = 0.0
     was_bounded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What K clients send: :class:`Share` with an axis of K in front, and no further segments."""
+
+    vectors: Vector
+    scales: NDArray[np.float64]
+    scalars: Integers
+    lengths: NDArray[np.float64]
+    were_bounded: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,14 @@ class Accumulator:
             add(self.extras[name], vector, 1.0, grids[name].exponent)
         self.scalars += share.scalars
         self.reports += 1
+
+    def add_many(self, shares: Shares, grids: Mapping[str, Grid]) -> None:
+        """Add many shares, as :meth:`add` does each."""
+        self._check_unspent()
+        exponent = grids["model"].exponent
+        kernels().accumulate_many(self.vector, shares.vectors, shares.scales, exponent)
+        self.scalars += shares.scalars.sum(axis=0)
+        self.reports += len(shares.scales)
 
     def merge(self, other: "Accumulator") -> None:
         """Add another running sum; integers do not mind the order. ValueError if one is spent."""

@@ -17,21 +17,38 @@ from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_LAST = np.uint64(2**64 - 1)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @lru_cache(maxsize=65_536, typed=True)
 def key(seed: int, *names: str | int) -> int:
     """Return the 64-bit key of ``seed`` and ``names``; a name's type and order count."""
-    parts = [(type(name).__name__[0], str(name)) for name in (seed, *names)]
-    text = "".join(f"{kind}{len(name)}:{name}" for kind, name in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    return int.from_bytes(hashlib.sha256(_told(seed, *names).encode()).digest()[:8], "little")
+
+
+def _told(*names: str | int) -> str:
+    parts = [(type(name).__name__[0], str(name)) for name in names]
+    return "".join(f"{kind}{len(name)}:{name}" for kind, name in parts)
+
+
+def keys(seed: int, round: int, clients: Sequence[str], *names: str | int) -> NDArray[np.uint64]:
+    """Return ``key(seed, round, client, *names)`` of each client."""
+    before, after = _told(seed, round), _told(*names)
+    hashed = [
+        hashlib.sha256(f"{before}s{len(client)}:{client}{after}".encode()).digest()[:8]
+        for client in clients
+    ]
+    return np.frombuffer(b"".join(hashed), dtype="<u8").astype(np.uint64)
 
 
 def splitmix(key: int, n: int) -> NDArray[np.uint64]:
     """Return the first ``n`` outputs of SplitMix64 seeded with ``key``."""
-    counters = _FIRST[:n] if n <= _FIRST.size else _counters(n)
-    return _mixed(counters + np.uint64(key))
+    return _mixed(_counters_to(n) + np.uint64(key))
+
+
+def _counters_to(n: int) -> NDArray[np.uint64]:
+    return _FIRST[:n] if n <= _FIRST.size else _counters(n)
 
 
 def _counters(n: int) -> NDArray[np.uint64]:
@@ -69,6 +86,17 @@ def tickets(names: Sequence[str], seed: int, *drawing: str | int) -> NDArray[np.
 def permutation(key: int, n: int) -> NDArray[np.int64]:
     """Return a permutation of ``range(n)``: the stable order of ``n`` hashed counters."""
     return np.argsort(splitmix(key, n), kind="stable").astype(np.int64, copy=False)
+
+
+def permutations(keys: NDArray[np.uint64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return many permutations at once: [..., largest] for keys [...] and sizes that fit them.
+
+    Of each, the first ``size`` numbers are those of :func:`permutation`; the rest means nothing.
+    """
+    largest = int(sizes.max())
+    hashed = _mixed(_counters_to(largest) + keys[..., None])
+    hashed[np.arange(largest) >= np.broadcast_to(sizes, keys.shape)[..., None]] = _LAST
+    return np.argsort(hashed, axis=-1, kind="stable")
 
 
 def uniform(key: int, n: int) -> NDArray[np.float64]:

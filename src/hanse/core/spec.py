@@ -24,6 +24,7 @@ FORMAT = 1
 LARGEST = 2**53 - 1
 """The largest integer that every reader of JSON takes for itself and no other (RFC 7493 §2.2)."""
 NAMED_CLIENTS = 1000
+Engine = Literal["exact", "batched"]
 Release = Literal["per-site", "sum", "none", "simulation"]
 
 
@@ -100,7 +101,8 @@ class RunSpec:
     Data is named and not part of it. ``task``: where the app has it, or, for an object of one
     process, its type and a digest of what it is made of. ``app``: the run's code, path → SHA-256
     (empty where the task is an object of one process); ``sources``: the names of the data sets it
-    reads; ``purpose``: what for.
+    reads; ``purpose``: what for. ``engine``: one client at a time, as sites train, or many at once,
+    as only a simulator can.
     """
 
     name: str
@@ -123,7 +125,7 @@ class RunSpec:
     app: Mapping[str, str] = field(default_factory=dict[str, str])
     sources: tuple[str, ...] = ()
     purpose: str = ""
-    engine: Literal["exact"] = "exact"
+    engine: Engine = "exact"
 
     def __post_init__(self) -> None:
         """Bind the pipeline, so that an unsound run cannot be described."""

@@ -38,6 +38,20 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Updates:
+    """The updates of K clients at once: each field of :class:`Update` with an axis of K in front.
+
+    ``vectors`` [K, d], ``lengths``, ``scales`` and ``weights`` [K] in float64, ``counts`` [K].
+    """
+
+    vectors: Vector
+    lengths: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    counts: Mapping[str, Integers]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """An update that is not summed. A value, not an exception: it is counted and named."""
 
@@ -121,6 +135,14 @@ class Step:
     def encode(self, update: Update, place: Place) -> "Update | Refused | tuple[Update, Memory]":
         """Client end: one client's update, first step first."""
         return update
+
+    def encode_many(self, updates: Updates) -> "Updates | None":
+        """Client end of many at once, with the bits of :meth:`encode`; None to go one by one.
+
+        A step that has another ``encode`` than this class's may write it out. It also returns None
+        where it would refuse anybody.
+        """
+        return updates if type(self).encode is Step.encode else None
 
     def decode(self, total: Total, place: Place) -> "Total | tuple[Total, Memory]":
         """Server end: the cohort's total, last step first.

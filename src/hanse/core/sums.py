@@ -128,6 +128,26 @@ def factor_of(vector: Vector, scale: float) -> np.floating:
     return factor if fits else np.nextafter(factor, vector.dtype.type(0))
 
 
+def factors_of(vectors: Vector, scales: NDArray[np.float64]) -> Vector:
+    """Return :func:`factor_of` each scale."""
+    factors = scales.astype(vectors.dtype)
+    fits = np.abs(factors.astype(np.float64)) <= np.abs(scales)
+    return np.where(fits, factors, np.nextafter(factors, vectors.dtype.type(0)))
+
+
+def norms(vectors: Vector) -> NDArray[np.float64]:
+    """Return the :func:`norm` of each row."""
+    return np.array([norm(vector) for vector in vectors])
+
+
+def accumulate_many(
+    total: NDArray[np.int64], vectors: Vector, scales: NDArray[np.float64], exponent: int
+) -> None:
+    """Accumulate each row with its scale."""
+    for vector, scale in zip(vectors, scales.tolist(), strict=True):
+        accumulate(total, vector, scale, exponent)
+
+
 def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:
     """Add rint(on_wire(vector, scale)·2^exponent) to ``total``, in place.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanse.core.facts import Facts
-from hanse.core.step import Kind, Place, Refused, Scalar, Step, Total, Update
+from hanse.core.step import Kind, Place, Refused, Scalar, Step, Total, Update, Updates
 from hanse.errors import PipelineError
 
 RESOLUTION = 2.0**-32
@@ -103,6 +103,28 @@ class Weight(Step):
         counts = {**update.counts, "weight": kept}
         return replace(
             update, scale=update.scale * omega, weight=update.weight * omega, counts=counts
+        )
+
+    def encode_many(self, updates: Updates) -> Updates | None:
+        """Leave each client's ω pending; None where a weight is out of range."""
+        if self.by == "uniform":
+            amounts = np.ones(len(updates.scales), dtype=np.int64)
+        else:
+            amounts = updates.counts.get(self.by)
+        if amounts is None or (amounts < 0).any():
+            return None
+        if not self.is_capped and (amounts > UNCAPPED_LIMIT).any():
+            return None
+        cap = self.cap if self.cap is not None else 1.0
+        kept = amounts
+        if self.is_capped:
+            kept = np.rint(np.minimum(amounts, cap) / cap / self.unit).astype(np.int64)
+        omegas = kept * self.unit
+        return replace(
+            updates,
+            scales=updates.scales * omegas,
+            weights=updates.weights * omegas,
+            counts={**updates.counts, "weight": kept},
         )
 
     def decode(self, total: Total, place: Place) -> Total:

@@ -60,6 +60,25 @@ class LocalTraining:
         return {k: list(v) if k == "betas" else v for k, v in chosen.items() if v is not None}
 
 
+def steps_of(n: Any, local: LocalTraining) -> Any:
+    """Return how many steps a client with ``n`` examples takes; arrays give arrays."""
+    return (
+        local.epochs * -(-n // (local.batch_size or n))
+        if local.steps is None
+        else 0 * n + local.steps
+    )
+
+
+def seen_of(n: Any, local: LocalTraining) -> Any:
+    """Return how many examples those steps see, each as often as it is seen; as ``steps_of``."""
+    if local.steps is None:
+        return local.epochs * n
+    size = n if local.batch_size is None else local.batch_size
+    a_pass = -(-n // size)
+    passes, rest = local.steps // a_pass, local.steps % a_pass
+    return passes * n + rest * size  # only the last batch of a pass is smaller
+
+
 @dataclass(frozen=True, slots=True)
 class Proximal:
     """Gradient correction μ·(w − w_start), of μ/2·‖w − w_start‖² (arXiv:1812.06127)."""

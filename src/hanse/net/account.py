@@ -76,7 +76,7 @@ def submit(line: Connection, run: Run) -> str:
     Raises ConfigError for a run that the coordinator refuses, with what it says; TransportError if
     the line is broken for longer than some minutes.
     """
-    spec, (layout, vector) = run.spec, run.described
+    spec, (layout, vector) = run.deployed().spec, run.described
     frame = model_frame(layout).pack({"vector": vector})
     listing, until = Listing.of(frame), time.monotonic() + PATIENCE_S
     described: Json = {

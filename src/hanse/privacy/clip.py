@@ -6,8 +6,10 @@ It bounds what one *client* can move the total. It hides nothing by itself: nois
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from hanse.core.facts import Facts
-from hanse.core.step import Kind, Place, Step, Update
+from hanse.core.step import Kind, Place, Step, Update, Updates
 from hanse.errors import PipelineError
 
 ROOM = 2.0**-20
@@ -52,3 +54,12 @@ class Clip(Step):
         if length <= target:
             return update
         return replace(update, scale=update.scale * (target / length))
+
+    def encode_many(self, updates: Updates) -> Updates:
+        """Lower the pending scales where updates are too long."""
+        lengths, target = updates.lengths * updates.scales, self.norm * (1 - ROOM)
+        is_long = lengths > target
+        if not is_long.any():
+            return updates
+        factors = np.divide(target, lengths, out=np.ones_like(lengths), where=is_long)
+        return replace(updates, scales=updates.scales * factors)

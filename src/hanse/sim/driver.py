@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.core.canonical import Json
@@ -12,6 +12,7 @@ from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError, HanseError
 from hanse.report.environment import environment
 from hanse.sim.checkpoint import Checkpoint
+from hanse.sim.engine import Choice, choose
 from hanse.sim.judge import Judge
 from hanse.sim.output import Folder
 from hanse.sim.pool import Pool, StartMethod, open_pool
@@ -43,6 +44,7 @@ class Driver:
     history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     saved_at: float = 0.0
     is_between_rounds: bool = True
+    noted: dict[str, Json] = field(default_factory=dict[str, Json])
 
     def __post_init__(self) -> None:
         """Appoint the judge."""
@@ -50,6 +52,7 @@ class Driver:
 
     def run_through(self, workers: int, start_method: StartMethod | None, resume: bool) -> Result:
         """Run from the start, or from the folder's checkpoint, to the last round."""
+        self._settle_engine(resume)
         with self.run.task.exactly(self.run.local.threads) as fingerprint:
             result = self._run(workers, start_method, resume, fingerprint)
         if self.folder is not None:
@@ -57,6 +60,18 @@ class Driver:
         for callback in self.callbacks:
             callback.on_end(result)
         return result
+
+    def _settle_engine(self, resume: bool) -> None:
+        """Choose what trains the clients. A run that goes on keeps what it began with."""
+        asked = self.run.engine
+        begun = None if self.folder is None or not resume else self.folder.engine()
+        if begun is None or asked == "exact":
+            choice = choose(self.run)
+        else:
+            choice = Choice(begun if asked == "auto" else asked, "as the run began")
+        if asked != "exact":
+            self.noted = {"engine": choice.json(asked)}
+        self.run = replace(self.run, engine=choice.engine)
 
     def _run(
         self, workers: int, start_method: StartMethod | None, resume: bool, fingerprint: str
@@ -114,7 +129,7 @@ class Driver:
         resumed = at.model.round if resume else 0
         if resume and not resumed:
             (self.folder.path / "history.jsonl").unlink(missing_ok=True)
-        self.folder.begin(self.run, spec, environment(), resumed)
+        self.folder.begin(self.run, spec, {**environment(), **self.noted}, resumed)
         self.saved_at = time.monotonic()
         return at, kept
 

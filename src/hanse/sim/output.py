@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from hanse.core.canonical import Json
 from hanse.core.layout import Layout, Vector
-from hanse.core.spec import RunSpec
+from hanse.core.spec import Engine, RunSpec
 from hanse.errors import ConfigError
 from hanse.report.html import write_report
 from hanse.report.promises import Section, promises, to_json
@@ -82,6 +82,13 @@ class Folder:
             save_model(self.path / name, spec.layout, vector, spec.hash)
         self._write("result.json", json.dumps(result, indent=1))
         write_report(self.path)
+
+    def engine(self) -> Engine | None:
+        """Return the engine of the run that is here; None if none has begun."""
+        try:
+            return json.loads((self.path / "spec.json").read_text())["engine"]
+        except (OSError, ValueError, KeyError):
+            return None
 
     def history(self) -> list[dict[str, Any]]:
         """Return the rows so far; a torn last line does not count."""

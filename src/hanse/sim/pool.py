@@ -179,7 +179,7 @@ class Processes:
             self.close()
             raise ConfigError(
                 "worker processes compute other bits than this one",
-                hint="set MKL_CBWR=AVX2,STRICT before Python starts, or import hanse before any "
+                hint="set MKL_CBWR before Python starts (AVX2,STRICT), or import hanse before any "
                 "matrix product",
             )
         self.scalars: Integers = np.zeros(spec.bound.scalars_size, dtype=np.int64)

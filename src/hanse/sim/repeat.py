@@ -8,7 +8,7 @@ what the intervals of a summary show.
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from hanse.errors import ConfigError
 from hanse.report.html import write_report
 from hanse.report.numerals import Interval, interval
 from hanse.sim.baselines import baselines as train_baselines
+from hanse.sim.engine import as_begun
 from hanse.sim.files import write_whole
+from hanse.sim.output import Folder
 from hanse.sim.pool import StartMethod
 from hanse.sim.run import Callback, Run
 from hanse.sim.simulate import simulate
@@ -128,6 +130,8 @@ def repeat(
             )
             result = done.json()
         results.append(result)
+        if run.engine == "auto":  # all seeds by one engine, so that they can be compared
+            run = replace(run, engine=str(result["engine"]))  # pyright: ignore[reportArgumentType]
         tables.append(_compared(one, folder, result, baselines=baselines))
     summary = Summary(run.name, chosen, tuple(results), _by_site(tables), out)
     if several:
@@ -177,7 +181,7 @@ def _ended(run: Run, folder: Path) -> dict[str, Json] | None:
         result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         return None
-    if result.get("spec_hash") != run.spec.hash:
+    if result.get("spec_hash") != as_begun(run, Folder(folder)).spec.hash:
         raise ConfigError(
             f"{folder} holds a run with other settings or other code",
             hint="resume with the settings and code it was started with, or give another --out",

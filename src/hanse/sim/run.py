@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from hanse.core.layout import Layout, Vector
 from hanse.core.pipeline import Pipeline
@@ -18,6 +18,8 @@ from hanse.sim.population import Population
 from hanse.strategies import Strategy
 from hanse.train.local import Task, evaluation_scalars
 
+Asked = Literal["exact", "batched", "auto"]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -27,6 +29,8 @@ class Run:
     :class:`RunSpec`. ``references`` and ``folder`` say where the
     user's objects come from (``{"task": "app:task", "data": "app:data"}``), so that a worker
     process that starts from nothing can find them; None where they exist in this process only.
+    ``engine``: ``exact``, the bits of real sites; ``batched``, many clients at once; ``auto``, the
+    faster of the two for the first round's clients.
     """
 
     task: Task
@@ -46,6 +50,7 @@ class Run:
     purpose: str = ""
     references: Mapping[str, str] = field(default_factory=dict[str, str])
     folder: Path | None = None
+    engine: Asked = "exact"
 
     def __post_init__(self) -> None:
         """Seed the population; refuse what task or strategy cannot do."""
@@ -57,6 +62,10 @@ class Run:
                 hint=f"it measures {', '.join(names)}",
             )
         check_work(self.task, self.strategy, self.local, self.pipeline)
+        if self.engine not in ("exact", "batched", "auto"):
+            raise ConfigError(
+                f"engine = {self.engine!r} is unknown", hint='use "exact", "batched" or "auto"'
+            )
 
     @property
     def work(self) -> Train:
@@ -66,6 +75,10 @@ class Run:
     def with_seed(self, seed: int) -> "Run":
         """Return the same run under another seed, which its splits and partitions follow."""
         return replace(self, seed=seed)
+
+    def deployed(self) -> "Run":
+        """Return the run as real sites carry it out: each trains its own client, exactly."""
+        return self if self.engine == "exact" else replace(self, engine="exact")
 
     @cached_property
     def described(self) -> tuple[Layout, Vector]:
@@ -96,6 +109,7 @@ class Run:
             app=self.app,
             sources=self.sources,
             purpose=self.purpose,
+            engine="batched" if self.engine == "batched" else "exact",
         )
 
 

@@ -17,7 +17,7 @@ from hanse.sim.output import Folder
 from hanse.sim.pool import StartMethod
 from hanse.sim.population import Given, Population, Sites
 from hanse.sim.result import Result
-from hanse.sim.run import Callback, Run
+from hanse.sim.run import Asked, Callback, Run
 from hanse.strategies import Strategy, fedavg
 from hanse.train.local import Task
 
@@ -36,6 +36,7 @@ def simulate(
     quorum: Quorum | None = None,
     faults: Faults | None = None,
     central: object | None = None,
+    engine: Asked | None = None,
     sources: Mapping[str, str | Path] | None = None,
     workers: int = 1,
     start_method: StartMethod | None = None,
@@ -49,9 +50,11 @@ def simulate(
     The first argument is a run file (``simulate("run.toml")``), a :class:`Run`, or a task with
     ``data`` (a function of a site with ``sites``, a mapping client → (train, test), or a
     population). Defaults: FedAvg, ``Weight(by="examples")``, one local epoch, ten rounds, seed 0.
-    What is given beside a run file replaces what it says. ``out``: a folder to write to, with a
-    checkpoint at least every ``checkpoint_s`` seconds; ``resume``: go on from that. Raises
-    ConfigError, PipelineError, DataError or TaskError before the first round where it can.
+    What is given beside a run file replaces what it says. ``engine``: ``exact`` (default), the bits
+    of real sites; ``batched``, many clients at once; ``auto``, the faster one. ``out``: a folder to
+    write to, with a checkpoint at least every ``checkpoint_s`` seconds; ``resume``: go on from
+    that. Raises ConfigError, PipelineError, DataError or TaskError before the first round where it
+    can.
     """
     run = as_run(
         task,
@@ -67,6 +70,7 @@ def simulate(
         quorum=quorum,
         faults=faults,
         central=central,
+        engine=engine,
     )
     if resume and out is None:
         raise ConfigError("resume needs the folder of the run", hint="give out=...")

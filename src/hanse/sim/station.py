@@ -1,6 +1,6 @@
 """One process's end of the simulation: a kernel, its clients' data, and a running exact sum."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,14 +13,14 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.pipeline import BoundPipeline
 from hanse.core.reduce import Accumulator, Share
-from hanse.core.spec import RunSpec
+from hanse.core.spec import Engine, RunSpec
 from hanse.core.step import Integers, Memory, Refused
 from hanse.core.work import Train
-from hanse.errors import DataError
+from hanse.errors import ConfigError, DataError
 from hanse.sim.faults import Faults
 from hanse.sim.population import Population, targets_of
 from hanse.sim.run import Run
-from hanse.train.local import Kernel, Prepared, Trained, Turn
+from hanse.train.local import Blocks, Kernel, Prepared, Trained, Turn, Turns
 
 LOCAL = "local"
 Kept = dict[str, dict[str, NDArray[Any]]]
@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass
 class Station:
-    """Trains and evaluates clients one after another.
+    """Trains and evaluates clients, one after another or in blocks.
 
     What a client keeps between rounds (memory of steps, the model's local segment) is provisional
     until :meth:`commit` says that its report was counted.
@@ -49,11 +49,22 @@ class Station:
     bound: BoundPipeline
     seed: int
     faults: Faults = field(default_factory=Faults)
+    engine: Engine = "exact"
     opened: dict[str, tuple[Prepared, Prepared | None]] = field(
         default_factory=dict[str, "tuple[Prepared, Prepared | None]"]
     )
     kept: Kept = field(default_factory=dict[str, "dict[str, NDArray[Any]]"])
+    groups: dict[str, tuple[Hashable, int]] = field(
+        default_factory=dict[str, "tuple[Hashable, int]"]
+    )
     provisional: Kept = field(default_factory=dict[str, "dict[str, NDArray[Any]]"])
+
+    @property
+    def trainer(self) -> Blocks:
+        """What trains many clients at once."""
+        blocks = self.kernel.blocks
+        assert blocks is not None, "the engine was chosen for it"
+        return blocks
 
     def data(self, client: str) -> tuple[Prepared, Prepared | None]:
         """Return the client's prepared (train, test), read at its first turn."""
@@ -86,18 +97,61 @@ class Station:
         into: Accumulator,
     ) -> list[Outcome]:
         """Train each client from ``start``, and add its share to ``into``."""
-        return [self._one(start, c, work, round, announced, into) for c in clients]
+        if self.engine == "batched":
+            return self._in_blocks(start, [*clients], work, round, announced, into)
+        return [self._add(c, self.share(start, c, work, round, announced), into) for c in clients]
 
-    def _one(
+    def _in_blocks(
         self,
         start: Vector,
-        client: str,
+        clients: Sequence[str],
         work: Train,
         round: int,
         announced: Mapping[str, Json],
         into: Accumulator,
-    ) -> Outcome:
-        share = self.share(start, client, work, round, announced)
+    ) -> list[Outcome]:
+        """Train many clients at once: those alike in shape, most steps first."""
+        outcomes = dict[str, Outcome]()
+        for block in self.blocks(clients, work):
+            data = [self.opened[client][0] for client in block]
+            turns = Turns(self.seed, round, block)
+            trained = self.trainer.train(start, data, work, turns)
+            shares = self.bound.encode_many(trained.updates, trained.counts)
+            if shares is None or self.faults.corrupt:
+                for place, client in enumerate(block):
+                    share = self._encoded(client, trained.one(place), round, announced)
+                    outcomes[client] = self._add(client, share, into)
+                continue
+            into.add_many(shares, self.bound.grids)
+            told = zip(block, shares.lengths.tolist(), shares.were_bounded.tolist(), strict=True)
+            outcomes |= {client: Outcome(client, "", *rest) for client, *rest in told}
+        return [outcomes[client] for client in clients]
+
+    def blocks(self, clients: Sequence[str], work: Train) -> Iterator[list[str]]:
+        """Yield ``clients`` in blocks for the kernel; ConfigError for one that fits into none."""
+        groups, most = dict[object, list[tuple[int, str]]](), self.trainer.most
+        for client in clients:
+            group, n = self.groups.get(client) or self._group(client, work)
+            groups.setdefault(group, []).append((-n, client))
+        for ranked in groups.values():
+            names = [client for _, client in sorted(ranked)]
+            for first in range(0, len(names), most):
+                yield names[first : first + most]
+
+    def _group(self, client: str, work: Train) -> tuple[Hashable, int]:
+        """Return which group a client is in, and how many examples it has."""
+        data = self.data(client)[0]
+        group = self.trainer.group(data, work)
+        if group is None:
+            raise ConfigError(
+                f'{client}: engine = "batched" takes data sets that are arrays, and this one is '
+                "read item by item",
+                hint='return (inputs, targets) as arrays, or use engine = "exact"',
+            )
+        self.groups[client] = (group, data.n)
+        return group, data.n
+
+    def _add(self, client: str, share: Share | Refused, into: Accumulator) -> Outcome:
         if isinstance(share, Refused):
             return Outcome(client, share.reason, 0.0, False)
         into.add(share, self.bound.grids)
@@ -112,7 +166,12 @@ class Station:
         """
         turn, kept = Turn(self.seed, round, client), self.kept.get(client, {})
         trained = self.kernel.train(start, self.data(client)[0], work, turn, kept.get(LOCAL))  # pyright: ignore
-        update = trained.update
+        return self._encoded(client, trained, round, announced)
+
+    def _encoded(
+        self, client: str, trained: Trained, round: int, announced: Mapping[str, Json]
+    ) -> Share | Refused:
+        update, kept = trained.update, self.kept.get(client, {})
         if self.faults.fate(self.seed, round, client).corrupts:
             update = self.faults.spoil(update)
         share, memory = self.bound.encode(
@@ -182,4 +241,5 @@ def _by_step(kept: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[An
 
 def station_of(run: Run, spec: RunSpec) -> Station:
     """Return a new station for ``run`` in this process."""
-    return Station(run.task.kernel(), run.population, spec.bound, run.seed, run.faults)
+    kernel = run.task.kernel()
+    return Station(kernel, run.population, spec.bound, run.seed, run.faults, spec.engine)

@@ -52,7 +52,12 @@ def recipe(run: Run) -> str:
             "a worker that is spawned cannot find this run's objects",
             hint='start from a run file, or use start_method="fork" with one thread per client',
         )
-    told = {"references": dict(run.references), "seed": run.seed, "rounds": run.rounds}
+    told: dict[str, Any] = {
+        "references": dict(run.references),
+        "seed": run.seed,
+        "rounds": run.rounds,
+    }
+    told["engine"] = run.engine
     how = json.dumps(told)
     if _cook(how).spec.hash != run.spec.hash:
         raise ConfigError(
@@ -69,7 +74,7 @@ def _cook(how: str) -> Run:
     told = json.loads(how)
     overrides = json.loads(told["references"].get("overrides", "[]"))
     run = parse(Path(told["references"]["run_file"]), overrides).load()
-    return replace(run, seed=told["seed"], rounds=told["rounds"])
+    return replace(run, seed=told["seed"], rounds=told["rounds"], engine=told["engine"])
 
 
 def _guarded(pipe: Connection, serve: Any) -> None:

@@ -40,7 +40,7 @@ def dry_run(home: SiteHome, run_file: Path, sources: Mapping[str, str]) -> list[
     rows = [attempt("app", lambda: _app(file))]
     run: Run | None = None
     if rows[-1].ok:
-        run = file.load()
+        run = file.load().deployed()
         rows += [*_policy(home, run, sources), *_data(home, file, run, sources)]
         rows.append(attempt("roster", lambda: roster(home)))
         rows.append(check_disk(home.folder, space_needed(run.spec)))

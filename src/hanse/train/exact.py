@@ -8,7 +8,9 @@
    follows from the model by a rule, and is measured nowhere.
 5. Randomness by name: (seed, round, client, epoch).
 6. ``MKL_CBWR`` is set before the first matrix product of the process, so that MKL's results do not
-   depend on the alignment of what user code slices. Own settings of the variable are respected.
+   depend on the alignment of what user code slices: to ``AVX2,STRICT``, and to ``AVX512`` on
+   Intel's processors that have it, whose products do not depend on it either (a test holds that)
+   and are twice as fast so. Own settings of the variable are respected.
 
 What is promised holds for one processor family and one set of library versions; a *fingerprint*
 tells two machines apart before they train.
@@ -21,16 +23,33 @@ import platform
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
-VARIABLE, VALUE = "MKL_CBWR", "AVX2,STRICT"
+VARIABLE = "MKL_CBWR"
+WIDE = {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}
 
 
 def settle() -> None:
     """Ask MKL for results that do not depend on alignment; call it before the first product."""
-    os.environ.setdefault(VARIABLE, VALUE)
+    os.environ.setdefault(VARIABLE, setting_for(_processor()))
+
+
+def setting_for(processor: str) -> str:
+    """Return the setting for a processor, as ``/proc/cpuinfo`` describes it."""
+    words = set(processor.split())
+    return "AVX512" if "GenuineIntel" in words and words >= WIDE else "AVX2,STRICT"
+
+
+@cache
+def _processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return ""
 
 
 # mallopt(3): parameter → (inside, glibc's default outside), in bytes

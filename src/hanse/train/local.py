@@ -5,7 +5,7 @@ the model in one flat vector, and is what a simulator's worker and a real site b
 second training loop anywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +30,15 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """Whose turns they are, of clients that train together."""
+
+    seed: int
+    round: int
+    clients: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What local training leaves: ``update`` = local − start (the trainable span), and counts.
 
@@ -43,6 +52,22 @@ class Trained:
     local: Vector | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TrainedBlock:
+    """What training K clients at once leaves: ``updates`` [K, d], and ``counts`` [K] each.
+
+    ``updates`` are only valid until the kernel's next call.
+    """
+
+    updates: Vector
+    counts: Mapping[str, Integers]
+
+    def one(self, place: int) -> Trained:
+        """Return what one client of the block leaves."""
+        counts = {name: int(numbers[place]) for name, numbers in self.counts.items()}
+        return Trained(self.updates[place], counts)
+
+
 class Prepared(Protocol):
     """A client's data set in the framework's own form."""
 
@@ -52,8 +77,36 @@ class Prepared(Protocol):
         ...
 
 
+class Blocks(Protocol):
+    """Trains many clients at once: what each would train alone, up to rounding."""
+
+    def unfit(self, work: Train) -> str:
+        """Return why clients cannot be trained many at once; empty if they can."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """How many clients make a block; no client's bits depend on it."""
+        ...
+
+    def group(self, data: Prepared, work: Train) -> Hashable | None:
+        """Return what the clients of a block have in common; None for one that is in none."""
+        ...
+
+    def train(
+        self, start: Vector, data: Sequence[Prepared], work: Train, turns: Turns
+    ) -> TrainedBlock:
+        """Train clients of one group, those with most steps first, all from ``start``."""
+        ...
+
+
 class Kernel(Protocol):
     """One copy of a model, ready to train and to evaluate one client after another."""
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What trains many clients at once; None where only the user's own loop trains."""
+        ...
 
     def prepare(self, dataset: object, turn: Turn) -> Prepared:
         """Check ``dataset`` and bring it into the framework's form; DataError if it cannot be."""

@@ -37,7 +37,7 @@ class Rows:
     @property
     def n(self) -> int:
         """Number of examples."""
-        return len(self.targets)
+        return self.targets.shape[0]
 
     def batch(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the rows of ``index`` in fresh tensors."""

@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false
 
 import random
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,9 +20,10 @@ from hanse.core.buffers import to_moments
 from hanse.core.layout import Vector
 from hanse.core.metrics import BEYOND, Metric, fixed
 from hanse.core.step import Integers
-from hanse.core.work import Train
+from hanse.core.work import Train, steps_of
 from hanse.errors import TaskError
 from hanse.train.local import Trained, Turn
+from hanse.train.torch_block import TorchBlocks
 from hanse.train.torch_data import (
     CLASSES,
     PROBABILITIES,
@@ -34,8 +35,20 @@ from hanse.train.torch_data import (
     union,
 )
 from hanse.train.torch_loop import Loop, UserLoop, counts_of
+from hanse.train.torch_losses import squeezed
 from hanse.train.torch_model import FlatModel, from_numpy
-from hanse.train.torch_steps import Optimizer, corrected, gradients, optimizer_of, taking_part
+from hanse.train.torch_stack import Stack, stack_of
+from hanse.train.torch_steps import (
+    Boxed,
+    Optimizer,
+    Sgd,
+    Tensors,
+    corrected,
+    gradients,
+    is_plain_sgd,
+    optimizer_of,
+    taking_part,
+)
 from hanse.train.userland import userland
 
 EVALUATION_BATCH = 1024
@@ -87,6 +100,8 @@ class TorchKernel:
             if e.role == "trainable"
         ]
         self.parameters = model.parameters
+        self.stack = None if loop else stack_of(model.module, loss, model.parameters)
+        self.blocks = None if loop else TorchBlocks(model, self.loss, self.stack)
         parts = [*model.module.modules()]
         self.is_sparse = any(getattr(part, "sparse", False) for part in parts)
         self.is_convolutional = any(isinstance(part, nn.Conv2d) for part in parts)
@@ -140,10 +155,7 @@ class TorchKernel:
             check_classes(data.targets, outputs.shape[1], turn.client)
 
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        column = isinstance(outputs, Tensor) and outputs.ndim == targets.ndim + 1
-        if column and outputs.shape[-1] == 1:
-            outputs = outputs.squeeze(-1)
-        return self.loss(outputs, targets)
+        return self.loss(squeezed(outputs, targets), targets)
 
     def train(
         self, start: Vector, data: Rows | Items, work: Train, turn: Turn, local: Vector | None
@@ -152,8 +164,11 @@ class TorchKernel:
         self._load(start, local)
         if work.correction is not None or self.loop is not None:
             self.start.copy_(self.model.flat)
+        draws = self.loop is not None or not self._is_by_hand(data, work)
         with (
-            self._chance(turn, "torch", everywhere=isinstance(data, Items)),
+            self._chance(turn, "torch", everywhere=isinstance(data, Items))
+            if draws
+            else nullcontext(),
             userland(site=turn.client, round=turn.round, phase="training"),
         ):
             run = self._own_loop if self.loop is None else self._user_loop
@@ -166,29 +181,71 @@ class TorchKernel:
             self.model.flat[self.local].copy_(from_numpy(local))
 
     def _own_loop(self, data: Rows | Items, work: Train, turn: Turn) -> dict[str, int]:
-        local, module, params = work.local, self.model.training(), self.parameters
-        optimizer = optimizer_of(local, params, self.optimizer)
-        size, steps, seen, total = local.batch_size or data.n, 0, 0, 0.0
-        enough = local.steps or local.epochs * -(-data.n // size)
-        device = self.model.device
-        mixed = partial(torch.autocast, device.type, torch.bfloat16) if local.amp else nullcontext
-        for epoch in range(-(-enough // -(-data.n // size))):
-            order = seeds.permutation(seeds.key(turn.seed, turn.round, turn.client, epoch), data.n)
-            for index in torch.from_numpy(order).to(device).split(size)[: enough - steps]:
-                inputs, targets = data.batch(index)
-                with mixed():
-                    loss = self._loss(module(*inputs), targets)
-                found = gradients(loss, params)
-                grads, moved, starts = taking_part(found, params, self.starts)
-                if self.is_sparse:
-                    grads = [grad.to_dense() for grad in grads]
-                if work.correction is not None:
-                    grads = corrected(grads, moved, starts, work.correction)
-                with torch.no_grad():
-                    optimizer.step(moved, grads)
-                steps, seen = steps + 1, seen + len(index)
-                total += loss.item() * len(index)
-        return {"examples": data.n, "steps": steps, "seen": seen, "loss": fixed(total)}
+        local, n = work.local, data.n
+        size, steps, seen, total = local.batch_size or n, 0, 0, 0.0
+        enough = steps_of(n, local)
+        step = self._step(data, work)
+        for epoch in range(-(-enough // -(-n // size))):
+            order = seeds.permutation(seeds.key(turn.seed, turn.round, turn.client, epoch), n)
+            numbers = torch.from_numpy(order).to(self.model.device)
+            for index in numbers.split(size)[: enough - steps]:
+                total += step(*data.batch(index))
+                steps, seen = steps + 1, seen + index.shape[0]
+        return {"examples": n, "steps": steps, "seen": seen, "loss": fixed(total)}
+
+    def _step(self, data: Rows | Items, work: Train) -> Callable[[Tensors, Tensor], float]:
+        """Return what takes one optimiser step on a batch, and returns the sum of its losses."""
+        optimizer = optimizer_of(work.local, self.parameters, self.optimizer)
+        if self._is_by_hand(data, work):
+            assert self.stack is not None
+            return partial(self._by_hand, self.stack, work, optimizer)
+        self.model.training()
+        return partial(self._by_autograd, work, optimizer)
+
+    def _is_by_hand(self, data: Rows | Items, work: Train) -> bool:
+        if self.stack is None or work.local.amp:
+            return False
+        return isinstance(data, Rows) and self.stack.takes(data)
+
+    def _by_autograd(
+        self, work: Train, optimizer: Sgd | Boxed, inputs: Tensors, targets: Tensor
+    ) -> float:
+        local, device = work.local, self.model.device
+        mixed = torch.autocast(device.type, torch.bfloat16) if local.amp else nullcontext()
+        with mixed:
+            loss = self._loss(self.model.module(*inputs), targets)
+        found = gradients(loss, self.parameters)
+        grads, moved, starts = taking_part(found, self.parameters, self.starts)
+        if self.is_sparse:
+            grads = [grad.to_dense() for grad in grads]
+        if work.correction is not None:
+            grads = corrected(grads, moved, starts, work.correction)
+        with torch.no_grad():
+            optimizer.step(moved, grads)
+        return loss.item() * targets.shape[0]
+
+    def _by_hand(
+        self, stack: Stack, work: Train, optimizer: Sgd | Boxed, inputs: Tensors, targets: Tensor
+    ) -> float:
+        params, lr = self.parameters, work.local.lr
+        grads: list[Tensor] = [*params]
+        is_plain = is_plain_sgd(work)
+
+        def give(place: int, left: Tensor, right: Tensor | None) -> None:
+            if not is_plain:
+                grads[place] = left if right is None else torch.mm(left, right)
+            elif right is None:
+                params[place].add_(left, alpha=-lr)
+            else:
+                params[place].addmm_(left, right, alpha=-lr)
+
+        with torch.no_grad():
+            losses = stack.gradients(params, inputs, targets, 1 / targets.shape[0], give)
+            if work.correction is not None:
+                grads = [*corrected(grads, params, self.starts, work.correction)]
+            if not is_plain:
+                optimizer.step(params, grads)
+            return losses.sum().item()
 
     def _user_loop(self, data: Rows | Items, work: Train, turn: Turn) -> dict[str, int]:
         seed = seeds.key(turn.seed, turn.round, turn.client, "loop") >> 1

@@ -121,7 +121,7 @@ class FlatModel:
             tensor.data = value.clone()
         for parameter in self.parameters:
             parameter.requires_grad_()
-        self.module.zero_grad()
+            parameter.grad = None
 
     def read(self) -> Tensor:
         """Return the flat buffer, after taking back tensors that user code has moved out of it."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hanse.core.work import LocalTraining, Proximal
+from hanse.core.work import LocalTraining, Proximal, Train
 
 Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 Tensors = Sequence[Tensor]
@@ -30,6 +30,13 @@ def gradients(loss: Tensor, params: Tensors) -> Sequence[Tensor | None]:
     return _engine.run_backward(
         (loss,), (seed,), False, False, tuple(params), True, accumulate_grad=False
     )
+
+
+def is_plain_sgd(work: Train) -> bool:
+    """Return whether a step is the gradient times the learning rate, and nothing else."""
+    local = work.local
+    rest = local.momentum or local.weight_decay or work.correction is not None
+    return local.optimizer == "sgd" and not rest
 
 
 def corrected(grads: Tensors, params: Tensors, starts: Tensors, by: Proximal) -> Tensors:
