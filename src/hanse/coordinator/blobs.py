@@ -63,6 +63,10 @@ class BlobStore:
             raise Damaged(f"the listing of blob {id} is that of {found.id}")
         return found
 
+    def has(self, id: str) -> bool:
+        """Return whether there is a blob ``id``, damaged or not."""
+        return ID.fullmatch(id) is not None and self._path(id, SUFFIX).exists()
+
     def read_chunk(self, id: str, number: int) -> bytes:
         """Return one chunk; FileNotFoundError, Damaged, or ProtocolError if it has no such one."""
         listing = self.listing(id)

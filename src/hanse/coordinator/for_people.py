@@ -82,15 +82,19 @@ async def submit_chunks(asked: Asked) -> Json:
 
 async def runs(asked: Asked) -> Json:
     """List the runs that the sender may see."""
-    office = asked.office
-    seen = [
-        status(id, record.by, record.live, office.away_s)
-        for id, record in office.runs.records.items()
-        if asked.who.role != "researcher" or record.by == asked.who.name
-    ]
+    office, who = asked.office, asked.who
+
+    def seen() -> list[Json]:
+        """Also of runs that are over, whose events may have to be read first."""
+        return [
+            status(id, record.by, record.live, office.away_s)
+            for id, record in [*office.runs.records.items()]
+            if who.role != "researcher" or record.by == who.name
+        ]
+
     restored = office.registry.restored
     told: Json = None if restored is None else {"seq": restored.seq, "at": restored.at}
-    return {"runs": seen, "restored": told}
+    return {"runs": await in_thread(seen), "restored": told}
 
 
 async def run(asked: Asked) -> Json:

@@ -168,11 +168,12 @@ async def blob(asked: Asked) -> Response:
 
 def _runs_of(asked: Asked, id: str) -> list[LiveRun]:
     """Return the runs, each with a site at least, for which the sender may read a blob now."""
-    records = [*asked.office.runs.records.values()]
     if asked.who.role == "site":
-        records = [r for r in records if asked.who.name in r.live.course.members]
-    elif asked.who.role == "researcher":
-        records = [r for r in records if r.by == asked.who.name]
+        under_way = [r for r in [*asked.office.runs.records.values()] if not r.over]
+        records = [r for r in under_way if asked.who.name in r.live.course.members]
+    else:
+        found = asked.office.runs.with_blob(id)
+        records = [r for r in found if asked.who.role != "researcher" or r.by == asked.who.name]
     return [record.live for record in records if id in record.live.readable]
 
 

@@ -64,6 +64,23 @@ class History:
         with self._connection() as connection:
             return sorted(connection.scalars(select(stream).where(begins).distinct()))
 
+    def of_kind(self, kind: str) -> list[Entry]:
+        """Return the events of a kind, in order."""
+        found = select(EVENT).where(EVENT.c.kind == kind).order_by(EVENT.c.seq)
+        with self._connection() as connection:
+            return [Entry.of(row) for row in connection.execute(found)]
+
+    def kinds_by_stream(self) -> dict[str, dict[str, int]]:
+        """Return stream → kind → how many events."""
+        found = select(EVENT.c.stream, EVENT.c.kind, func.count())
+        counts = dict[str, dict[str, int]]()
+        with self._connection() as connection:
+            for stream, kind, count in connection.execute(
+                found.group_by(EVENT.c.stream, EVENT.c.kind)
+            ):
+                counts.setdefault(stream, {})[kind] = count
+        return counts
+
     def hash_of(self, seq: int) -> str | None:
         """Return the hash of event ``seq``; None if there is none."""
         with self._connection() as connection:

@@ -36,9 +36,10 @@ def measured(office: Office, traffic: Traffic) -> Iterator[Metric]:
 
 
 def _runs(office: Office) -> Iterator[Metric]:
-    lives = [record.live for record in [*office.runs.records.values()]]
-    states = Counter(live.course.outcome or stage(live) for live in lives)
-    under_way = {live.id: live.course for live in lives if live.course.outcome is None}
+    records = [*office.runs.records.values()]
+    states = Counter(record.outcome or stage(record.live) for record in records)
+    lives = [record.live for record in records if record.outcome is None]
+    under_way = {live.id: live.course for live in lives}
     yield Metric(
         *("hanse_runs", "gauge", "Runs, by stage or outcome."),
         by("state", {state: states[state] for state in (*STAGES, *OUTCOMES)}),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hanse.config.specification import Specification, read_layout, read_spec
 from hanse.coordinator.blobs import BlobStore, BlobWriter, make_folder
@@ -72,14 +72,47 @@ class Draft:
             raise ProtocolError("the initial model is not the frame of the spec's layout")
 
 
-@dataclass(frozen=True, slots=True)
 class Record:
-    """A submitted run: who submitted it, its spec's document, the run, and what carries it on."""
+    """A submitted run: who submitted it, its spec's document, the run, and what carries it on.
 
-    by: str
-    document: str
-    live: LiveRun
-    driver: Driver
+    A run that is *over*, which has ended as all of its sites know, is only read any more: its
+    events are folded when somebody asks for it, not at each start of the coordinator.
+    """
+
+    def __init__(
+        self, by: str, document: str, take_up: Callable[[], tuple[LiveRun, Driver]], over: str = ""
+    ) -> None:
+        """``take_up`` folds the run; ``over``: the outcome of one that is over."""
+        self.by, self.document, self.over = by, document, over
+        self._take_up, self._lock = take_up, threading.Lock()
+        self._taken: tuple[LiveRun, Driver] | None = None if over else take_up()
+
+    @property
+    def is_taken_up(self) -> bool:
+        """Whether its events are in memory."""
+        return self._taken is not None
+
+    @property
+    def outcome(self) -> str | None:
+        """How it ended; None while it is under way."""
+        return self.over or self.live.course.outcome
+
+    @property
+    def live(self) -> LiveRun:
+        """The run; errors as of :func:`specification_of`."""
+        return self._both[0]
+
+    @property
+    def driver(self) -> Driver:
+        """What carries it on."""
+        return self._both[1]
+
+    @property
+    def _both(self) -> tuple[LiveRun, Driver]:
+        with self._lock:
+            if self._taken is None:
+                self._taken = self._take_up()
+            return self._taken
 
 
 class Runs:
@@ -108,38 +141,55 @@ class Runs:
         self._changed, self._lock = changed, threading.RLock()
         self._drafts = dict[str, Draft]()
         self.records = dict[str, Record]()
-        begun = [journal.first(stream) for stream in journal.streams("run/")]
-        for entry in sorted(begun, key=lambda entry: entry.seq):
+        over = self._over()
+        for entry in journal.of_kind("submitted"):
             body: Any = entry.body
-            self._take_up(entry.stream.removeprefix("run/"), body)
+            self._take_up(entry.stream.removeprefix("run/"), body, over.get(entry.stream, ""))
         make_folder(blobs)
         for left in blobs.iterdir():
             if left.name not in self.records:
                 shutil.rmtree(left)
         self._advance()
 
-    def _take_up(self, id: str, body: Mapping[str, Any]) -> None:
-        blobs = self._store(id)
-        read = specification_of(blobs, body["document"])
-        live = LiveRun(id, read, body["model"], self.journal, blobs, self.spool, self._on_change)
-        blobs.sweep({body["document"], *live.needed})
-        self.records[id] = Record(
-            body["by"], body["document"], live, Driver(live, lambda: self.reserve.is_held)
-        )
+    def _over(self) -> dict[str, str]:
+        """Return stream → outcome of each run that nobody waits for.
+
+        It has ended, all sites that were ready for it know, and nothing of it is in the spool.
+        """
+        counts, spooled = self.journal.kinds_by_stream(), {run for run, _ in self.spool.rooms()}
+        found = dict[str, str]()
+        for entry in self.journal.of_kind("concluded"):
+            kinds, body = counts[entry.stream], cast(Mapping[str, Any], entry.body)
+            all_know = kinds.get("acknowledged", 0) >= kinds.get("prepared", 0)
+            if all_know and entry.stream.removeprefix("run/") not in spooled:
+                found[entry.stream] = str(body["outcome"])
+        return found
+
+    def _take_up(self, id: str, body: Mapping[str, Any], over: str = "") -> None:
+        def take_up() -> tuple[LiveRun, Driver]:
+            blobs = self._store(id)
+            read = specification_of(blobs, body["document"])
+            live = LiveRun(
+                id, read, body["model"], self.journal, blobs, self.spool, self._on_change
+            )
+            blobs.sweep({body["document"], *live.needed})
+            return live, Driver(live, lambda: self.reserve.is_held)
+
+        self.records[id] = Record(body["by"], body["document"], take_up, over)
 
     def _store(self, id: str) -> BlobStore:
         """Open the blobs of a run."""
         return BlobStore(self._stores / id)
 
     def _on_change(self, run: str, site: str | None) -> None:
-        if self.records[run].live.course.outcome is not None:
+        if self.records[run].outcome is not None:
             self._advance()
         self._changed(site)
 
     def _advance(self) -> None:
         """Start runs that wait, while there is room."""
         with self._lock:
-            records = [r for r in self.records.values() if r.live.course.outcome is None]
+            records = [r for r in self.records.values() if r.outcome is None]
             under_way = sum(record.live.is_started for record in records)
             for record in records:
                 if not record.live.is_started and under_way < self.parallel:
@@ -156,7 +206,7 @@ class Runs:
         """Return what a site is asked now by all runs: nothing while the disk is full."""
         if not self.reserve.is_held:
             return []
-        lives = [record.live for record in [*self.records.values()]]
+        lives = [record.live for record in [*self.records.values()] if not record.over]
         asked = [
             one
             for live in lives
@@ -227,7 +277,18 @@ class Runs:
     def close(self) -> None:
         """End all threads; runs go on at the next start."""
         for record in self.records.values():
-            record.driver.close()
+            if record.is_taken_up:
+                record.driver.close()
+
+    def with_blob(self, id: str) -> list[Record]:
+        """Return the runs of which blob ``id`` may be read: those in memory, and of those that are
+        over the ones that have its file.
+        """
+        return [
+            record
+            for run, record in [*self.records.items()]
+            if record.is_taken_up or BlobStore(self._stores / run, read_only=True).has(id)
+        ]
 
 
 def specification_of(blobs: BlobStore, document: str) -> Specification:
