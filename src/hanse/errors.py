@@ -69,3 +69,7 @@ class TransportError(HanseError):
 
     code = "transport"
     exit_status = 75
+
+
+class HanseWarning(UserWarning):
+    """Something went wrong and was put right: nobody needs to act."""

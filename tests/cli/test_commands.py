@@ -88,6 +88,27 @@ class TestRun:
         spec = json.loads((Path(told["out"]) / "spec.json").read_text())
         assert (told["rounds"], told["seed"], spec["local"]["lr"]) == (2, 9, 0.25)
 
+    def test_a_worker_that_dies_is_told_in_a_line_and_changes_nothing(self, small, tmp_path):
+        words = ("run", "run.toml", "--set", "task=app:stoppable", "--json", "--out")
+        whole = json.loads(small(*words, "one").out)
+        (tmp_path / "die").touch()
+        ran = small(*words, "two", "--workers", 2)
+        assert json.loads(ran.out)["model_digest"] == whole["model_digest"]
+        (line,) = ran.err.splitlines()
+        assert line.startswith("Warning: worker process")
+        assert "status -9; its clients train again" in line
+
+    def test_the_engine_of_a_run_file_is_used_and_told(self, small):
+        engine = ("--set", 'engine="batched"', "--set", "task=app:classes")
+        told = [
+            json.loads(small("run", "run.toml", *engine, "--json", "--out", f"w{n}", "--workers", n,
+                             "--set", "data=app:whole_classes").out)
+            for n in (1, 2)
+        ]  # fmt: skip
+        assert [one["engine"] for one in told] == ["batched", "batched"]
+        assert told[0]["model_digest"] == told[1]["model_digest"]
+        assert small("replay", "w1").status == 0
+
     def test_workers_do_not_change_the_model(self, small):
         one, two = (
             json.loads(small("run", "run.toml", "--json", "--workers", n, "--out", f"w{n}").out)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hanse.cli.screen import INTERRUPTED, err, fail, fail_inside, fail_with
+from hanse.cli.screen import INTERRUPTED, err, fail, fail_inside, fail_with, warning
 from hanse.errors import ConfigError, HanseError
 
 app = typer.Typer(
@@ -100,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
     first = arguments[0] if arguments else ""
     try:
         load(*((first,) if first in COMMANDS else COMMANDS))
-        status: object = app(args=list(arguments), prog_name="hanse", standalone_mode=False)
+        with warning():
+            status: object = app(args=list(arguments), prog_name="hanse", standalone_mode=False)
     except HanseError as error:
         return fail_with(error, debug=debug)
     except typer.TyperException as error:

@@ -1,7 +1,10 @@
 """Where the command line prints: results to standard output, errors and hints to standard error."""
 
 import traceback
-from typing import Annotated
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -9,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hanse.errors import HanseError
+from hanse.errors import HanseError, HanseWarning
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -35,6 +38,23 @@ def plain_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+@contextmanager
+def warning() -> Generator[None]:
+    """Print what Hanse warns of inside as one line each, without a place in the code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HanseWarning)
+        as_python_does = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, HanseWarning):
+                err().print(Text.assemble(("Warning:", "bold yellow"), f" {message}"))
+            else:
+                as_python_does(message, category, *where)
+
+        warnings.showwarning = show
+        yield
 
 
 def fail(code: str, message: str, hint: str) -> None:

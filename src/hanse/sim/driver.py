@@ -15,7 +15,8 @@ from hanse.sim.checkpoint import Checkpoint
 from hanse.sim.engine import Choice, choose
 from hanse.sim.judge import Judge
 from hanse.sim.output import Folder
-from hanse.sim.pool import Pool, StartMethod, open_pool
+from hanse.sim.pool import Pool, open_pool
+from hanse.sim.processes import StartMethod
 from hanse.sim.result import Best, Result
 from hanse.sim.rounds import perform
 from hanse.sim.run import Callback, Run

@@ -23,7 +23,7 @@ from hanse.sim.baselines import baselines as train_baselines
 from hanse.sim.engine import as_begun
 from hanse.sim.files import write_whole
 from hanse.sim.output import Folder
-from hanse.sim.pool import StartMethod
+from hanse.sim.processes import StartMethod
 from hanse.sim.run import Callback, Run
 from hanse.sim.simulate import simulate
 

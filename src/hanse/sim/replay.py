@@ -14,7 +14,8 @@ from hanse.core.layout import Vector
 from hanse.core.program import Done
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
-from hanse.sim.pool import Pool, StartMethod, open_pool
+from hanse.sim.pool import Pool, open_pool
+from hanse.sim.processes import StartMethod
 from hanse.sim.run import Run
 from hanse.strategies import GlobalModel, StrategyProgram
 

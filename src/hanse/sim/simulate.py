@@ -14,8 +14,8 @@ from hanse.errors import ConfigError
 from hanse.sim.driver import Driver
 from hanse.sim.faults import Faults
 from hanse.sim.output import Folder
-from hanse.sim.pool import StartMethod
 from hanse.sim.population import Given, Population, Sites
+from hanse.sim.processes import StartMethod
 from hanse.sim.result import Result
 from hanse.sim.run import Asked, Callback, Run
 from hanse.strategies import Strategy, fedavg
