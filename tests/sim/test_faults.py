@@ -5,11 +5,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tests.train.models import binary, double, federation, logistic
+from tests.train.models import FEATURES, binary, double, federation, logistic
+from torch import nn
 
 import hanse
 from hanse import Clip, Faults, FixedSize, LocalTraining, Pipeline, Poisson, Quorum, Weight
-from hanse.errors import ConfigError
+from hanse.errors import ConfigError, DataError, TaskError
+from hanse.sim.replay import replay
+from hanse.sim.simulate import as_run
 
 TASK = binary(double(logistic))
 DATA = federation(clients=8)
@@ -302,3 +305,68 @@ def test_the_history_is_json_whatever_goes_wrong():
     again = json.loads(json.dumps(result.history, allow_nan=False))
     assert again == result.history
     assert partial(json.dumps, allow_nan=False)(result.json())
+
+
+# Clients that raise
+
+
+def broken(*, of: str) -> dict:
+    """All data, and at ``of`` a value that is no number."""
+    (x, y), test = DATA[of]
+    worse = x.copy()
+    worse[1, 2] = np.nan
+    return {**DATA, of: ((worse, y), test)}
+
+
+class Fails(nn.Linear):
+    """Raises when it trains on rows of 7."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, 1)
+
+    def forward(self, x):
+        if self.training and bool((x == 7).all()):
+            raise ZeroDivisionError("no luck")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ["exact", "batched"])
+def test_who_has_data_that_cannot_be_read_is_left_out_if_asked_for(workers, engine):
+    data = broken(of="site-3")
+    with pytest.raises(DataError, match=r"site-3.*nan"):
+        run(data, workers=workers, engine=engine)
+    result = run(data, rounds=2, workers=workers, engine=engine, on_error="drop")
+    for row in result.history:
+        assert "nan" in row["dropped"]["site-3"]
+        assert row["counted"] == [site for site in SITES if site != "site-3"]
+        assert row["bytes"]["up"] == 7 * (row["bytes"]["down"] // 8 + 5 * 8)
+    healthy = run(only(result.history[0]["counted"]), rounds=2, engine=engine)
+    assert result.model_digest == healthy.model_digest
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_raises_while_training_is_left_out_if_asked_for(workers):
+    (x, y), test = DATA["site-3"]
+    data = {**DATA, "site-3": ((x * 0 + 7, y), test)}
+    with pytest.raises(TaskError, match="training at site-3, round 1: ZeroDivisionError"):
+        hanse.simulate(binary(Fails), data, rounds=1, workers=workers)
+    result = hanse.simulate(binary(Fails), data, rounds=1, workers=workers, on_error="drop")
+    assert "no luck" in result.history[0]["dropped"]["site-3"]
+    assert len(result.history[0]["counted"]) == 7
+
+
+def test_where_more_are_asked_than_needed_another_takes_the_place(tmp_path):
+    quorum, sampler = Quorum(over_selection=2.0, minimum=1), FixedSize(4)
+    settings = {"quorum": quorum, "strategy": hanse.fedavg(sampler=sampler), "rounds": 3}
+    result = run(broken(of="site-3"), on_error="drop", **settings)
+    assert all(len(row["counted"]) == 4 for row in result.history)
+    assert all("site-3" not in row["counted"] for row in result.history)
+    healthy = as_run(TASK, DATA, None, None, local=LocalTraining(lr=0.3), seed=5, **settings)
+    recorded = replay(healthy, result.history)
+    assert recorded.model_digest == result.model_digest
+
+
+def test_what_becomes_of_errors_is_one_of_two():
+    with pytest.raises(ConfigError, match="on_error"):
+        run(on_error="ignore")

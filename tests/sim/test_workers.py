@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.sim.test_resume import StopAfter, gone, numbers, rows, shared
-from tests.train.models import FEATURES, binary, federation, tabular
+from tests.train.models import FEATURES, binary, federation, table, tabular
 from torch import nn
 
 import hanse
 from hanse import ConfigError, LocalTraining
 from hanse.errors import DataError, HanseWarning, TaskError, TransportError
+from hanse.sim.processes import even
 from hanse.train.torch import TorchTask
 
 DATA = federation(clients=4)
@@ -321,3 +324,27 @@ def test_data_functions_run_at_the_worker_that_trains_the_client():
 def test_what_a_worker_prints_does_not_stop_it(capfd):
     hanse.simulate(doing(lambda: print("from a worker")), marked(), rounds=1, workers=2)
     assert "from a worker" in capfd.readouterr().out
+
+
+# Who trains where
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=40), st.integers(2, 5))
+def test_moving_clients_evens_the_work_and_loses_nobody(sizes, workers):
+    named = {f"c{k}": size for k, size in enumerate(sizes)}
+    shares = {index: [c for k, c in enumerate(named) if k % workers == index]
+              for index in range(workers)}  # fmt: skip
+    before = max(sum(named[c] for c in ids) for ids in shares.values())
+    even(shares, named)
+    assert sorted(c for ids in shares.values() for c in ids) == sorted(named)
+    loads = [sum(named[c] for c in ids) for ids in shares.values()]
+    assert max(loads) <= before + 1e-9
+    assert max(loads) <= sum(sizes) / workers + max(sizes)
+
+
+def test_clients_of_any_size_train_in_any_worker_with_the_same_model():
+    sizes = [200, 5, 180, 7, 9, 150, 4, 3]
+    data = {f"c{k}": (table(n, k), None) for k, n in enumerate(sizes)}
+    wanted = hanse.simulate(binary(), data, rounds=4).model_digest
+    for workers in (2, 3):
+        assert hanse.simulate(binary(), data, rounds=4, workers=workers).model_digest == wanted

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,10 @@ def run_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run in DIR, or the newest.")
     ] = False,
+    drop: Annotated[
+        bool,
+        typer.Option("--drop", help="Leave out of a round whose data or training raises."),
+    ] = False,
     assignments: Assignments = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the end only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
@@ -50,7 +55,7 @@ def run_command(
     path = folder
     try:
         file = parse(run_file, chosen)
-        run = file.load()
+        run = replace(file.load(), on_error="drop" if drop else "fail")
         path = folder or (unfinished(file.name) if resume else fresh(file.name))
         summary = repeat(
             run,
@@ -63,7 +68,7 @@ def run_command(
         )
     except KeyboardInterrupt:
         screen.close()
-        _say_how_to_go_on(run_file, path, chosen, workers, seeds, baselines=baselines)
+        _say_how_to_go_on(run_file, path, chosen, workers, seeds, baselines=baselines, drop=drop)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         screen.close()
@@ -81,6 +86,7 @@ def _say_how_to_go_on(
     seeds: int,
     *,
     baselines: bool,
+    drop: bool,
 ) -> None:
     if path is None or not path.exists():
         err().print("Interrupted before the first round.")
@@ -90,5 +96,6 @@ def _say_how_to_go_on(
     words += [] if workers == 1 else ["--workers", str(workers)]
     words += [] if seeds == 1 else ["--seeds", str(seeds)]
     words += ["--baselines"] if baselines else []
+    words += ["--drop"] if drop else []
     again = shlex.join([*words, "--out", str(path), "--resume"])
     err().print(f"Interrupted. Go on with: {again}", markup=False)

@@ -96,6 +96,10 @@ def _try(run: Run, station: Station) -> Trial | str:
     """Train some clients of the first round by both; return why that does not work, if so."""
     start, spec = run.described[1], run.spec
     cohort = plan_of(1, spec).cohort[: station.trainer.most]
+    left_out = station.unreadable(cohort)
+    cohort = [client for client in cohort if client not in left_out]
+    if not cohort:
+        return "there is nobody to try it with in the first round"
     try:
         block = max(station.blocks(cohort, run.work), key=len)
     except ConfigError as error:

@@ -2,7 +2,7 @@
 
 They are started once per run. Messages carry client ids and small numbers as JSON; the model and
 the running sums lie in one file of shared memory, and what clients keep stays in the worker that
-trains them (a client always goes to the same worker).
+trains them: a client always goes to the same worker, and one that keeps nothing only mostly.
 
 A worker that dies is started again, and trains again what it has trained of the round: the same
 bits. Where clients keep something between rounds it is gone with the worker, and the run ends.
@@ -110,6 +110,25 @@ class Worker:
         )
 
 
+def even(shares: Mapping[int, list[str]], sizes: Mapping[str, float]) -> None:
+    """Move clients from the workers with most to do to those with least, as long as it helps.
+
+    Each move takes the client that comes nearest to half of the difference (Graham's bound for
+    longest first, 1969, is 4/3 of the best; here most stay where their data is).
+    """
+    loads = {index: sum(sizes[client] for client in ids) for index, ids in shares.items()}
+    for _ in sizes:
+        most, least = max(loads, key=loads.__getitem__), min(loads, key=loads.__getitem__)
+        gap = loads[most] - loads[least]
+        moved = min(shares[most], key=lambda c: abs(sizes[c] - gap / 2), default=None)
+        if moved is None or not 0 < sizes[moved] < gap:
+            return
+        shares[most].remove(moved)
+        shares[least].append(moved)
+        loads[most] -= sizes[moved]
+        loads[least] += sizes[moved]
+
+
 class Processes:
     """``workers`` persistent processes. See :class:`hanse.sim.pool.Pool`."""
 
@@ -126,7 +145,7 @@ class Processes:
         self.method = _method(run, start_method)
         self.place = {client: i % workers for i, client in enumerate(run.population.ids)}
         self.keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
-        self.workers = list[Worker]()
+        self.workers, self.sizes = list[Worker](), dict[str, float]()
         warm(spec.layout.dtype, "float64")
         path = Arena.create(spec, workers)
         self.file = os.open(path, os.O_RDWR)  # so long its memory stays, and can be opened again
@@ -177,6 +196,17 @@ class Processes:
             shares.setdefault(self.place[client], []).append(client)
         return shares
 
+    def _evenly(self, clients: Sequence[str]) -> dict[int, list[str]]:
+        """Return who trains where in this round: each at its place, but for a few that even out
+        how many examples the workers have. Where clients keep something, none can go elsewhere.
+        """
+        shares = {index: list[str]() for index in range(len(self.workers))}
+        shares |= self._by_worker(clients)
+        if not self.keeps and self.sizes:
+            usual = sum(self.sizes.values()) / len(self.sizes)
+            even(shares, {client: self.sizes.get(client, usual) for client in clients})
+        return {index: ids for index, ids in shares.items() if ids}
+
     def _ask(self, messages: Mapping[int, Message]) -> dict[int, Answer]:
         """Send each worker its message, all at once; return the answers."""
         for index, message in messages.items():
@@ -225,11 +255,12 @@ class Processes:
         np.copyto(self.arena.model, start)
         asked = {
             index: {"do": "train", "clients": ids, "round": round, "announced": announced}
-            for index, ids in self._by_worker(clients).items()
+            for index, ids in self._evenly(clients).items()
         }
         found = dict[str, Outcome]()
         for index, answer in self._ask(asked).items():
             self.workers[index].add(asked[index], answer)
+            self.sizes |= answer[0]["sizes"]
             found |= {row[0]: Outcome(*row) for row in answer[0]["outcomes"]}
         return [found[client] for client in clients]
 

@@ -84,10 +84,10 @@ def _round(
     counted, announced = list(row["counted"]), spec.bound.announce(states)
     outcomes = pool.train(state.vector, counted, state.round + 1, announced)
     for outcome in outcomes:
-        if outcome.refused:
+        if not outcome.was_added:
             raise ConfigError(
                 f"{outcome.client} was counted in round {row['round']}, and is refused now: "
-                f"{outcome.refused}",
+                f"{outcome.refused or outcome.dropped}",
                 hint="its data or its code are not what they were",
             )
     pool.commit(counted)

@@ -93,11 +93,14 @@ def _run(
 def _report(state: machine.State, outcomes: Sequence[Outcome], now: float) -> machine.State:
     """Tell the machine how a wave ended. A wave is never larger than what the round still needs."""
     refused = tuple((o.client, o.refused) for o in outcomes if o.refused)
-    reports = tuple(machine.Report(o.client, o.client) for o in outcomes if not o.refused)
+    dropped = tuple((o.client, o.dropped) for o in outcomes if o.dropped)
+    reports = tuple(machine.Report(o.client, o.client) for o in outcomes if o.was_added)
     if reports:
         state, _ = machine.step(state, machine.Reported(reports, now))
     if refused:
         state, _ = machine.step(state, machine.Refused(refused, now))
+    if dropped:
+        state, _ = machine.step(state, machine.Dropped(dropped, now))
     return state
 
 
@@ -122,7 +125,9 @@ def row_of(
     counted = list(state.counted) if isinstance(state, machine.Done) else []
     private = spec.bound.facts.is_private
     late: dict[str, Json] = {c: w for c, w in state.discarded.items() if c not in state.refused}
-    reported = len(counted) + len(state.refused) if outcomes is None else len(outcomes)
+    reported = len(counted) + len(state.refused)
+    if outcomes is not None:
+        reported = sum(not outcome.dropped for outcome in outcomes)
     return {
         "round": plan.round,
         "cohort": len(plan.cohort),
@@ -152,7 +157,7 @@ def _lengths(outcomes: Sequence[Outcome] | None, total: Total) -> dict[str, Json
     norm = kernels_for(total.vector.size).norm
     if outcomes is None:
         return {"norm": norm(total.vector)} if total.reports else None
-    added = [outcome for outcome in outcomes if not outcome.refused]
+    added = [outcome for outcome in outcomes if outcome.was_added]
     if not added:
         return None
     return {

@@ -19,6 +19,7 @@ from hanse.strategies import Strategy
 from hanse.train.local import Task, evaluation_scalars
 
 Asked = Literal["exact", "batched", "auto"]
+OnError = Literal["fail", "drop"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Run:
     user's objects come from (``{"task": "app:task", "data": "app:data"}``), so that a worker
     process that starts from nothing can find them; None where they exist in this process only.
     ``engine``: ``exact``, the bits of real sites; ``batched``, many clients at once; ``auto``, the
-    faster of the two for the first round's clients.
+    faster of the two for the first round's clients. ``on_error``: whether a client whose data or
+    whose training raises ends the run (``fail``), or is left out of its round as a real site is
+    (``drop``); no part of the spec, but who was counted is in the history.
     """
 
     task: Task
@@ -51,6 +54,7 @@ class Run:
     references: Mapping[str, str] = field(default_factory=dict[str, str])
     folder: Path | None = None
     engine: Asked = "exact"
+    on_error: OnError = "fail"
 
     def __post_init__(self) -> None:
         """Seed the population; refuse what task or strategy cannot do."""
@@ -65,6 +69,10 @@ class Run:
         if self.engine not in ("exact", "batched", "auto"):
             raise ConfigError(
                 f"engine = {self.engine!r} is unknown", hint='use "exact", "batched" or "auto"'
+            )
+        if self.on_error not in ("fail", "drop"):
+            raise ConfigError(
+                f"on_error = {self.on_error!r} is unknown", hint='use "fail" or "drop"'
             )
 
     @property

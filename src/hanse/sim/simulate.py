@@ -17,7 +17,7 @@ from hanse.sim.output import Folder
 from hanse.sim.population import Given, Population, Sites
 from hanse.sim.processes import StartMethod
 from hanse.sim.result import Result
-from hanse.sim.run import Asked, Callback, Run
+from hanse.sim.run import Asked, Callback, OnError, Run
 from hanse.strategies import Strategy, fedavg
 from hanse.train.local import Task
 
@@ -37,6 +37,7 @@ def simulate(
     faults: Faults | None = None,
     central: object | None = None,
     engine: Asked | None = None,
+    on_error: OnError | None = None,
     sources: Mapping[str, str | Path] | None = None,
     workers: int = 1,
     start_method: StartMethod | None = None,
@@ -51,7 +52,8 @@ def simulate(
     ``data`` (a function of a site with ``sites``, a mapping client → (train, test), or a
     population). Defaults: FedAvg, ``Weight(by="examples")``, one local epoch, ten rounds, seed 0.
     What is given beside a run file replaces what it says. ``engine``: ``exact`` (default), the bits
-    of real sites; ``batched``, many clients at once; ``auto``, the faster one. ``out``: a folder to
+    of real sites; ``batched``, many clients at once; ``auto``, the faster one. ``on_error``:
+    ``fail`` (default) or ``drop``, for a client whose data or training raises. ``out``: a folder to
     write to, with a checkpoint at least every ``checkpoint_s`` seconds; ``resume``: go on from
     that. Raises ConfigError, PipelineError, DataError or TaskError before the first round where it
     can.
@@ -71,6 +73,7 @@ def simulate(
         faults=faults,
         central=central,
         engine=engine,
+        on_error=on_error,
     )
     if resume and out is None:
         raise ConfigError("resume needs the folder of the run", hint="give out=...")

@@ -16,10 +16,10 @@ from hanse.core.reduce import Accumulator, Share
 from hanse.core.spec import Engine, RunSpec
 from hanse.core.step import Integers, Memory, Refused
 from hanse.core.work import Train
-from hanse.errors import ConfigError, DataError
+from hanse.errors import ConfigError, DataError, TaskError
 from hanse.sim.faults import Faults
 from hanse.sim.population import Population, targets_of
-from hanse.sim.run import Run
+from hanse.sim.run import OnError, Run
 from hanse.train.local import Blocks, Kernel, Prepared, Trained, Turn, Turns
 
 LOCAL = "local"
@@ -28,12 +28,21 @@ Kept = dict[str, dict[str, NDArray[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one client's training: ``refused`` is empty if its share was added."""
+    """What became of one client's training: its share was added, or refused, or there is none.
+
+    ``refused`` and ``dropped`` say why, and are empty otherwise.
+    """
 
     client: str
     refused: str
     length: float
     was_clipped: bool
+    dropped: str = ""
+
+    @property
+    def was_added(self) -> bool:
+        """Whether its share is in the sum."""
+        return not (self.refused or self.dropped)
 
 
 @dataclass
@@ -50,6 +59,7 @@ class Station:
     seed: int
     faults: Faults = field(default_factory=Faults)
     engine: Engine = "exact"
+    on_error: OnError = "fail"
     opened: dict[str, tuple[Prepared, Prepared | None]] = field(
         default_factory=dict[str, "tuple[Prepared, Prepared | None]"]
     )
@@ -74,8 +84,16 @@ class Station:
 
     def prepare(self, clients: Iterable[str]) -> Kept:
         """Read and check the data of ``clients``; return each one's ``targets``, if it has any."""
-        found = {client: targets_of(self._open(client)) for client in clients}
-        return {client: {"targets": t} for client, t in found.items() if t is not None}
+        found = dict[str, dict[str, NDArray[Any]]]()
+        for client in clients:
+            try:
+                targets = targets_of(self._open(client))
+            except (DataError, TaskError) as error:
+                self._dropped(client, error)
+                continue
+            if targets is not None:
+                found[client] = {"targets": targets}
+        return found
 
     def _open(self, client: str) -> object:
         """Read and prepare a client's data; return its training set as it was read."""
@@ -99,7 +117,28 @@ class Station:
         """Train each client from ``start``, and add its share to ``into``."""
         if self.engine == "batched":
             return self._in_blocks(start, [*clients], work, round, announced, into)
-        return [self._add(c, self.share(start, c, work, round, announced), into) for c in clients]
+        return [self._one(start, c, work, round, announced, into) for c in clients]
+
+    def _one(
+        self,
+        start: Vector,
+        client: str,
+        work: Train,
+        round: int,
+        announced: Mapping[str, Json],
+        into: Accumulator,
+    ) -> Outcome:
+        try:
+            share = self.share(start, client, work, round, announced)
+        except (DataError, TaskError) as error:
+            return self._dropped(client, error)
+        return self._add(client, share, into)
+
+    def _dropped(self, client: str, error: DataError | TaskError) -> Outcome:
+        """Return the outcome of a client whose data or training raised ``error``, or raise it."""
+        if self.on_error == "fail":
+            raise error
+        return Outcome(client, "", 0.0, False, str(error))
 
     def _in_blocks(
         self,
@@ -111,8 +150,8 @@ class Station:
         into: Accumulator,
     ) -> list[Outcome]:
         """Train many clients at once: those alike in shape, most steps first."""
-        outcomes = dict[str, Outcome]()
-        for block in self.blocks(clients, work):
+        outcomes = self.unreadable(clients)
+        for block in self.blocks([c for c in clients if c not in outcomes], work):
             data = [self.opened[client][0] for client in block]
             turns = Turns(self.seed, round, block)
             trained = self.trainer.train(start, data, work, turns)
@@ -126,6 +165,17 @@ class Station:
             told = zip(block, shares.lengths.tolist(), shares.were_bounded.tolist(), strict=True)
             outcomes |= {client: Outcome(client, "", *rest) for client, *rest in told}
         return [outcomes[client] for client in clients]
+
+    def unreadable(self, clients: Iterable[str]) -> dict[str, Outcome]:
+        """Read the data of ``clients``; return the outcomes of those whose data raises."""
+        outcomes = dict[str, Outcome]()
+        for client in clients:
+            if client not in self.opened:
+                try:
+                    self.data(client)
+                except (DataError, TaskError) as error:
+                    outcomes[client] = self._dropped(client, error)
+        return outcomes
 
     def blocks(self, clients: Sequence[str], work: Train) -> Iterator[list[str]]:
         """Yield ``clients`` in blocks for the kernel; ConfigError for one that fits into none."""
@@ -207,8 +257,10 @@ class Station:
     ) -> dict[str, Mapping[str, int | Integers]]:
         """Return the evaluation counts of each client that has test data."""
         counts: dict[str, Mapping[str, int | Integers]] = {}
+        clients = [*clients]
+        left_out = self.unreadable(clients)
         for client in clients:
-            test = self.data(client)[1]
+            test = None if client in left_out else self.data(client)[1]
             if test is not None:
                 local = self.kept.get(client, {}).get(LOCAL)
                 turn = Turn(self.seed, round, client)
@@ -242,4 +294,6 @@ def _by_step(kept: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[An
 def station_of(run: Run, spec: RunSpec) -> Station:
     """Return a new station for ``run`` in this process."""
     kernel = run.task.kernel()
-    return Station(kernel, run.population, spec.bound, run.seed, run.faults, spec.engine)
+    return Station(
+        kernel, run.population, spec.bound, run.seed, run.faults, spec.engine, run.on_error
+    )

@@ -57,7 +57,7 @@ def recipe(run: Run) -> str:
         "seed": run.seed,
         "rounds": run.rounds,
     }
-    told["engine"] = run.engine
+    told |= {"engine": run.engine, "on_error": run.on_error}
     how = json.dumps(told)
     if _cook(how).spec.hash != run.spec.hash:
         raise ConfigError(
@@ -73,8 +73,8 @@ def _cook(how: str) -> Run:
 
     told = json.loads(how)
     overrides = json.loads(told["references"].get("overrides", "[]"))
-    run = parse(Path(told["references"]["run_file"]), overrides).load()
-    return replace(run, seed=told["seed"], rounds=told["rounds"], engine=told["engine"])
+    run = parse(Path(told.pop("references")["run_file"]), overrides).load()
+    return replace(run, **told)
 
 
 def _guarded(pipe: Connection, serve: Any) -> None:
@@ -143,10 +143,12 @@ def _train(
     arena: Arena,
 ) -> None:
     clients, round, announced = message["clients"], message["round"], message["announced"]
+    known = set(station.opened)
     outcomes = station.train(arena.model, clients, run.work, round, announced, into)
+    sizes = {c: station.opened[c][0].n for c in clients if c in station.opened and c not in known}
     arrays: Kept = {"": {"scalars": into.scalars, **into.extras}}
     rows = [astuple(outcome) for outcome in outcomes]
-    send(pipe, {"outcomes": rows, "reports": into.reports}, arrays)
+    send(pipe, {"outcomes": rows, "reports": into.reports, "sizes": sizes}, arrays)
     into.reports = 0
     for array in (into.scalars, *into.extras.values()):
         array.fill(0)
