@@ -35,7 +35,7 @@ class Progress:
         """Note what the columns are."""
         self.seed, self.rounds, self.seen = self.seed + 1, run.rounds, []
         self.metrics = [metric.name for metric in run.task.metrics]
-        ids = list(spec.clients)
+        ids = [*spec.clients[: MOST_SITE_COLUMNS + 1]]
         released = spec.evaluation.release in ("per-site", "simulation")
         self.sites = ids if released and len(ids) <= MOST_SITE_COLUMNS else []
         self.began = time.monotonic()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hanse.config.document import Document, override, read
+from hanse.config.document import Document, as_table, override, read
 from hanse.config.runfile import RunFile, Split
 from hanse.config.schema import Keys, build, check, keys_of, shown
 from hanse.core.pipeline import Pipeline
@@ -20,7 +20,9 @@ from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
 
 MOST_ROUNDS: Final = 10**6
-MOST_CLIENTS: Final = 10**7
+MOST_CLIENTS: Final = 10**9
+OWN: Final = "own"
+"""The partition of a population in which each client has data of its own."""
 LARGEST_SEED: Final = 2**53 - 1
 TABLE = dict[str, Any]
 TOP: Final = Keys(
@@ -167,7 +169,8 @@ def _sources(paths: Mapping[str, str], folder: Path) -> dict[str, Path]:
 def _split(top: Document) -> Split | None:
     if "population" not in top:
         return None
-    for key in ("sites", "sources"):
+    is_own = (as_table(top["population"]) or {}).get("partition") == OWN
+    for key in ("sites",) if is_own else ("sites", "sources"):
         if key in top:
             raise ConfigError(
                 f"{key} and [population] exclude each other: [population] splits one data set, "
@@ -176,6 +179,10 @@ def _split(top: Document) -> Split | None:
             )
     own = Keys({"clients": int, "partition": str}, frozenset({"clients", "partition"}))
     where, table = "[population]", top["population"]
+    if is_own:
+        clients = check(table, own, where, elsewhere=TOP.types)["clients"]
+        _check_range("clients", clients, 1, MOST_CLIENTS)
+        return Split(clients, OWN, None)
     name = _name_in("partition", table, where)
     make = lookup("partition", name)
     values = check(table, own | keys_of(make), where, elsewhere=TOP.types)

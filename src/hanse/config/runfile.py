@@ -14,6 +14,7 @@ from typing import Any
 
 from hanse.config.application import manifest
 from hanse.core.layout import Layout
+from hanse.core.numbered import Numbered
 from hanse.core.pipeline import Pipeline
 from hanse.core.spec import Evaluation, Quorum, RunSpec
 from hanse.core.work import LocalTraining
@@ -21,7 +22,7 @@ from hanse.data import Partitioner
 from hanse.errors import ConfigError
 from hanse.names import resolve
 from hanse.sim.faults import Faults
-from hanse.sim.population import Partitioned, Population, Sites
+from hanse.sim.population import Devices, Partitioned, Population, Sites
 from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
 from hanse.train.exact import settle
@@ -31,11 +32,13 @@ from hanse.train.userland import userland
 
 @dataclass(frozen=True)
 class Split:
-    """One data set split into ``clients`` simulated clients, as ``[population]`` says."""
+    """``clients`` simulated clients, as ``[population]`` says: one data set split by
+    ``partitioner``, or (None) each with data of its own.
+    """
 
     clients: int
     name: str
-    partitioner: Partitioner
+    partitioner: Partitioner | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class RunFile:
             name=self.name,
             task=self.task,
             data=self.data,
-            clients=self.sites or tuple(f"client-{k}" for k in range(self.clients)),
+            clients=self.sites or Numbered("client", self.clients),
             rounds=self.rounds,
             seed=self.seed,
             strategy=self.strategy.settings(),
@@ -167,6 +170,8 @@ class RunFile:
         if self.split is None:
             return Sites(function, self.sites, self.sources, self.seed)
         split = self.split
+        if split.partitioner is None:
+            return Devices(function, split.clients, self.sources, self.seed)
         return Partitioned(function, split.clients, split.partitioner, self.seed)
 
     def _holdout(self) -> object | None:

@@ -1,5 +1,6 @@
 """Which clients a round asks, and when it closes: from the spec and the seed of cohorts alone."""
 
+from hanse.core.numbered import in_order
 from hanse.core.rounds import Plan
 from hanse.core.samplers import FixedSize
 from hanse.core.spec import RunSpec
@@ -7,7 +8,7 @@ from hanse.core.spec import RunSpec
 
 def plan_of(round: int, spec: RunSpec) -> Plan:
     """Return the plan of a round: its cohort, over-selected, and when it closes."""
-    population, quorum, sampler = sorted(spec.clients), spec.quorum, spec.sampler
+    population, quorum, sampler = in_order(spec.clients), spec.quorum, spec.sampler
     asked = sampler
     if isinstance(sampler, FixedSize):
         asked = FixedSize(quorum.asked(sampler.size, len(population)))

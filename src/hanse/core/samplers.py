@@ -85,9 +85,15 @@ class FixedSize:
     def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
         """Return the ``size`` clients of the smallest tickets; ConfigError if there are fewer."""
         self.largest(len(population))
-        drawn = seeds.tickets(population, seed, round, "cohort")
-        picked = np.argpartition(drawn, self.size - 1)[: self.size]
-        return tuple(sorted(population[int(i)] for i in picked))
+        drawn = seeds.ticket_pieces(population, seed, round, "cohort")
+        tickets, places = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+        for first, fresh in drawn:
+            tickets = np.concatenate([tickets, fresh])
+            places = np.concatenate([places, np.arange(first, first + len(fresh))])
+            if len(tickets) > self.size:
+                best = np.argpartition(tickets, self.size - 1)[: self.size]
+                tickets, places = tickets[best], places[best]
+        return tuple(sorted(population[int(place)] for place in places))
 
     def largest(self, population: int) -> int:
         """Return ``size``; ConfigError if the population is smaller."""
@@ -122,8 +128,11 @@ class Poisson:
 
     def sample(self, population: Sequence[str], seed: int, round: int) -> tuple[str, ...]:
         """Return the clients whose ticket, as a number in [0, 1), is below ``rate``."""
-        drawn = (seeds.tickets(population, seed, round, "cohort") >> np.uint64(11)) * 2.0**-53
-        return tuple(sorted(population[int(i)] for i in np.flatnonzero(drawn < self.rate)))
+        picked = list[int]()
+        for first, tickets in seeds.ticket_pieces(population, seed, round, "cohort"):
+            drawn = (tickets >> np.uint64(11)) * 2.0**-53
+            picked += (first + np.flatnonzero(drawn < self.rate)).tolist()
+        return tuple(sorted(population[place] for place in picked))
 
     def largest(self, population: int) -> int:
         """Return the size of the population."""

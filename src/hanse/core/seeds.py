@@ -9,11 +9,13 @@ secrets come from the operating system instead.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hanse.core.numbered import Numbered
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
@@ -76,11 +78,26 @@ def tickets(names: Sequence[str], seed: int, *drawing: str | int) -> NDArray[np.
     """Return 64 bits for each of ``names`` in one drawing: they depend on no other name.
 
     Two rounds of SplitMix64's output function, keyed by the drawing, over 64 bits of the name's
-    SHA-256.
+    SHA-256 (or as :func:`ticket_pieces` says).
     """
-    first, second = key(seed, *drawing, "first"), key(seed, *drawing, "second")
-    once = _mixed(_identities(tuple(names)) ^ np.uint64(first))
-    return _mixed(once + np.uint64(second))
+    return np.concatenate([drawn for _, drawn in ticket_pieces(names, seed, *drawing)])
+
+
+def ticket_pieces(
+    names: Sequence[str], seed: int, *drawing: str | int
+) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Yield (place of the first, tickets) of all ``names``, piece by piece.
+
+    Names that are listed are one piece. Numbered ones have their number's hash in the place of
+    their name's, so that a million take no memory and a hundredth of a second.
+    """
+    first, second = (np.uint64(key(seed, *drawing, which)) for which in ("first", "second"))
+    if isinstance(names, Numbered):
+        pieces = ((place, _mixed(numbers * _GOLDEN)) for place, numbers in names.pieces())
+    else:
+        pieces = ((0, known) for known in (_identities(tuple(names)),))
+    for place, identities in pieces:
+        yield place, _mixed(_mixed(identities ^ first) + second)
 
 
 def permutation(key: int, n: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hanse.core.canonical import Json, digest, encode
 from hanse.core.layout import Layout
+from hanse.core.numbered import Numbered, in_order
 from hanse.core.pipeline import BoundPipeline, Pipeline
 from hanse.core.samplers import Sampler
 from hanse.core.step import Scalar
@@ -135,7 +136,8 @@ class RunSpec:
         _check_whole("rounds", self.rounds)
         if not self.clients:
             raise ConfigError("the population is empty", hint="name at least one site")
-        if len(set(self.clients)) < len(self.clients):
+        is_listed = not isinstance(self.clients, Numbered)
+        if is_listed and len(set(self.clients)) < len(self.clients):
             raise ConfigError("a client is named twice", hint="name each client once")
         if self.quorum.minimum > self.cohort:
             raise ConfigError(
@@ -194,8 +196,8 @@ class RunSpec:
 
     def json(self) -> dict[str, Json]:
         """Return the spec as it is hashed and stored."""
-        grid, ids = self.bound.grids["model"], sorted(self.clients)
-        listed = {"ids": ids} if len(ids) <= NAMED_CLIENTS else {}
+        grid, ids = self.bound.grids["model"], in_order(self.clients)
+        listed = {"ids": list(ids)} if len(ids) <= NAMED_CLIENTS else {}
         return {
             "format": FORMAT,
             "name": self.name,
@@ -248,4 +250,6 @@ def _check_whole(name: str, number: object) -> None:
 
 
 def _digest_of(ids: Sequence[str]) -> str:
+    if isinstance(ids, Numbered):
+        return hashlib.sha256(f"numbered\0{ids.prefix}\0{ids.total}".encode()).hexdigest()
     return hashlib.sha256("\0".join(ids).encode()).hexdigest()

@@ -28,6 +28,11 @@ class Site:
     sources: Mapping[str, Path] = field(default_factory=dict[str, Path])
     seed: int = 0
 
+    @property
+    def number(self) -> int:
+        """The number at the end of ``id``, for clients that are numbered; ValueError if none is."""
+        return int(self.id.rpartition("-")[2])
+
     def source(self, name: str) -> Path:
         """Return the path of the source ``name`` at this site; DataError if it has none."""
         path = self.sources.get(name)

@@ -40,7 +40,10 @@ def _run(file: RunFile, spec: RunSpec, *, known: bool) -> Section:
 
 def _clients(file: RunFile) -> str:
     if file.split is not None:
-        return f"{file.split.clients:,} simulated, one data set split by {file.split.name}"
+        how = f"one data set split by {file.split.name}"
+        if file.split.partitioner is None:
+            how = "each with data of its own"
+        return f"{file.split.clients:,} simulated, {how}"
     listed = ", ".join(file.sites[:LISTED_SITES])
     return f"{len(file.sites)} sites: {listed}{', …' if len(file.sites) > LISTED_SITES else ''}"
 

@@ -104,7 +104,7 @@ class Driver:
 
     def _prepare(self, spec: RunSpec, pool: Pool) -> None:
         """Check the data of few clients before anything is trained; note who holds what."""
-        few = len(spec.clients) <= CHECKED_FIRST
+        few = len(spec.clients) <= CHECKED_FIRST and not self.run.population.is_many
         targets = pool.prepare(spec.clients) if few else None
         if self.folder is not None:
             self.folder.note_population(spec, self.run.population.summary(targets))

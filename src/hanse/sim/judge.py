@@ -26,7 +26,7 @@ class Judge:
         if not self.run.evaluation.is_due(after.round, self.run.rounds):
             return {"evaluation": None, "central": None}
         metrics, found = self.run.task.metrics, None
-        if self.run.evaluation.release != "none":
+        if self.run.evaluation.release != "none" and not self.run.population.is_many:
             found = evaluate(after.vector, self.run.spec, metrics, pool, after.round)
         central: Any = self._central(after.vector, after.round)
         self._keep_best(after, central or (found and found["pooled"]))

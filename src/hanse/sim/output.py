@@ -54,7 +54,7 @@ class Folder:
 
     def note_population(self, spec: RunSpec, partition: dict[str, Json] | None) -> None:
         """Write who holds what, or where that is unknown the clients' names."""
-        names: list[Json] = [{"id": client} for client in list(spec.clients)[:200]]
+        names: list[Json] = [{"id": client} for client in spec.clients[:200]]
         self._write("population.json", json.dumps(partition or {"clients": names}, indent=1))
 
     def _describe(

@@ -22,6 +22,7 @@ import numpy as np
 from hanse.core.accelerate import warm
 from hanse.core.canonical import Json
 from hanse.core.layout import Vector
+from hanse.core.numbered import Numbered
 from hanse.core.reduce import Accumulator
 from hanse.core.spec import RunSpec
 from hanse.core.step import Integers
@@ -143,7 +144,9 @@ class Processes:
         """Start the workers and wait until each has its kernel; raises what they raise."""
         self.run, self.spec, self.fingerprint = run, spec, fingerprint
         self.method = _method(run, start_method)
-        self.place = {client: i % workers for i, client in enumerate(run.population.ids)}
+        ids = run.population.ids
+        is_listed = not isinstance(ids, Numbered)
+        self.places = {client: k for k, client in enumerate(ids)} if is_listed else {}
         self.keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
         self.workers, self.sizes = list[Worker](), dict[str, float]()
         warm(spec.layout.dtype, "float64")
@@ -193,7 +196,8 @@ class Processes:
     def _by_worker(self, clients: Iterable[str]) -> dict[int, list[str]]:
         shares = dict[int, list[str]]()
         for client in clients:
-            shares.setdefault(self.place[client], []).append(client)
+            place = self.places[client] if self.places else self.run.population.ids.index(client)
+            shares.setdefault(place % len(self.workers), []).append(client)
         return shares
 
     def _evenly(self, clients: Sequence[str]) -> dict[int, list[str]]:
@@ -260,7 +264,8 @@ class Processes:
         found = dict[str, Outcome]()
         for index, answer in self._ask(asked).items():
             self.workers[index].add(asked[index], answer)
-            self.sizes |= answer[0]["sizes"]
+            if not self.run.population.is_many:
+                self.sizes |= answer[0]["sizes"]
             found |= {row[0]: Outcome(*row) for row in answer[0]["outcomes"]}
         return [found[client] for client in clients]
 

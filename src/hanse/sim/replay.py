@@ -11,6 +11,7 @@ from typing import Any
 
 from hanse.core import seeds
 from hanse.core.layout import Vector
+from hanse.core.numbered import Numbered
 from hanse.core.program import Done
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
@@ -59,7 +60,7 @@ def replay(
 
 
 def _check(trace: Sequence[Mapping[str, Any]], spec: RunSpec) -> None:
-    known = set(spec.clients)
+    known = spec.clients if isinstance(spec.clients, Numbered) else set(spec.clients)
     for number, row in enumerate(trace, 1):
         strangers = [client for client in row["counted"] if client not in known]
         if row["round"] != number or strangers or number > spec.rounds:

@@ -23,6 +23,8 @@ from hanse.sim.run import OnError, Run
 from hanse.train.local import Blocks, Kernel, Prepared, Trained, Turn, Turns
 
 LOCAL = "local"
+AT_ONCE = 512
+"""Clients whose data is in memory at once, of a population whose data does not stay there."""
 Kept = dict[str, dict[str, NDArray[Any]]]
 
 
@@ -115,8 +117,27 @@ class Station:
         into: Accumulator,
     ) -> list[Outcome]:
         """Train each client from ``start``, and add its share to ``into``."""
+        if not self.population.is_many:
+            return self._train(start, [*clients], work, round, announced, into)
+        outcomes, clients = list[Outcome](), [*clients]
+        for first in range(0, len(clients), AT_ONCE):
+            some = clients[first : first + AT_ONCE]
+            outcomes += self._train(start, some, work, round, announced, into)
+            self.opened.clear()
+            self.groups.clear()
+        return outcomes
+
+    def _train(
+        self,
+        start: Vector,
+        clients: Sequence[str],
+        work: Train,
+        round: int,
+        announced: Mapping[str, Json],
+        into: Accumulator,
+    ) -> list[Outcome]:
         if self.engine == "batched":
-            return self._in_blocks(start, [*clients], work, round, announced, into)
+            return self._in_blocks(start, clients, work, round, announced, into)
         return [self._one(start, c, work, round, announced, into) for c in clients]
 
     def _one(

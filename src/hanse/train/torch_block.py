@@ -109,8 +109,7 @@ class TorchBlocks:
         """Return what the clients of a block have in common; None for one that is in none."""
         if isinstance(data, Items):
             return None
-        columns = [(part.shape[1:], part.dtype) for part in (*data.inputs, data.targets)]
-        return (width_of(data.n, work.local), *columns)
+        return (width_of(data.n, work.local), *data.kind)
 
     @cached_property
     def starts(self) -> list[Tensor]:

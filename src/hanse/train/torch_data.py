@@ -39,6 +39,11 @@ class Rows:
         """Number of examples."""
         return self.targets.shape[0]
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Shape of a row, and type of its numbers, of each input and of the targets."""
+        return tuple((part.shape[1:], part.dtype) for part in (*self.inputs, self.targets))
+
     def batch(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the rows of ``index`` in fresh tensors."""
         inputs = tuple(part.index_select(0, index) for part in self.inputs)

@@ -103,6 +103,7 @@ class TorchKernel:
         self.stack = None if loop else stack_of(model.module, loss, model.parameters)
         self.blocks = None if loop else TorchBlocks(model, self.loss, self.stack)
         parts = [*model.module.modules()]
+        self.tried = dict[Any, int]()
         self.is_sparse = any(getattr(part, "sparse", False) for part in parts)
         self.is_convolutional = any(isinstance(part, nn.Conv2d) for part in parts)
 
@@ -139,6 +140,16 @@ class TorchKernel:
         return faster
 
     def _try(self, data: Rows | Items, turn: Turn) -> None:
+        """Let model, loss and metrics take two rows, once for each shape and kind of them."""
+        shape = data.kind if isinstance(data, Rows) else None
+        if shape is None or shape not in self.tried:
+            outputs = self._tried(data, turn)
+            is_wide = isinstance(outputs, Tensor) and outputs.ndim > 1
+            self.tried[shape] = outputs.shape[1] if is_wide else 1
+        if isinstance(self.loss, CLASSES) and isinstance(data, Rows):
+            check_classes(data.targets, self.tried[shape], turn.client)
+
+    def _tried(self, data: Rows | Items, turn: Turn) -> Any:
         inputs, targets = data.batch(torch.arange(min(2, data.n), device=self.model.device))
         module = self.model.module.eval()
         with torch.no_grad(), userland(site=turn.client, phase="the model on a first batch"):
@@ -151,8 +162,7 @@ class TorchKernel:
         for metric in self.metrics:
             with fitting(f"the metric {metric.name} {shapes}", outputs, turn.client):
                 metric.counts(*self._as_scores(outputs, targets))
-        if isinstance(self.loss, CLASSES) and isinstance(data, Rows):
-            check_classes(data.targets, outputs.shape[1], turn.client)
+        return outputs
 
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         return self.loss(squeezed(outputs, targets), targets)
