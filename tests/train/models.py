@@ -22,6 +22,11 @@ def tabular(outputs: int = 1, dropout: float = 0.0) -> nn.Module:
     )
 
 
+def curved() -> nn.Module:
+    """Nothing that has its gradients written out."""
+    return nn.Sequential(nn.Linear(FEATURES, 16), nn.GELU(), nn.Linear(16, 1))
+
+
 def cnn() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3),

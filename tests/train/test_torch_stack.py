@@ -59,6 +59,10 @@ def rows(loss, outputs: int, n: int = 7, *, shape=(6,), seed: int = 0) -> Rows:
     return Rows((x,), y.squeeze(1) if outputs == 1 else y)
 
 
+def takes(stack, data: Rows) -> bool:
+    return stack.takes(data.inputs, data.targets)
+
+
 def by_autograd(module, loss, data: Rows):
     outputs = module(*data.inputs)
     if outputs.shape[-1] == 1:
@@ -86,7 +90,7 @@ def test_gradients_and_losses_are_those_of_autograd(make, loss):
     stack = stack_of(module, loss, params)
     assert stack is not None
     data = rows(loss, stack.widths[1])
-    assert stack.takes(data)
+    assert stack.takes(data.inputs, data.targets)
     value, wanted = by_autograd(module, loss, data)
     losses, found = by_hand(stack, params, data, 1 / 7)
     assert losses.mean().item() == pytest.approx(value, rel=1e-12)
@@ -162,6 +166,12 @@ def hooked() -> nn.Module:
     return module
 
 
+def buffered() -> nn.Module:
+    module = Net()
+    module.register_buffer("seen", torch.zeros(1))
+    return module
+
+
 def unused() -> nn.Module:
     module = Net()
     module.spare = nn.Linear(2, 2)
@@ -179,7 +189,7 @@ NOT_TAKEN = {
     "a layer of one's own": (lambda: chain(Own(6, 3)), CLASSES),
     "a residual": (Residual, CLASSES), "arithmetic": (Twice, CLASSES), "branches": (Moody, CLASSES),
     "tied weights": (tied, CLASSES), "hooks": (hooked, CLASSES),
-    "unused parameters": (unused, CLASSES),
+    "unused parameters": (unused, CLASSES), "buffers": (buffered, CLASSES),
     "class weights": (Net, nn.CrossEntropyLoss(weight=torch.ones(3))),
     "label smoothing": (Net, nn.CrossEntropyLoss(label_smoothing=0.1)),
     "a class that is ignored": (Net, nn.CrossEntropyLoss(ignore_index=1)),
@@ -203,15 +213,15 @@ def test_a_frozen_parameter_is_left_to_autograd():
 
 def test_a_stack_takes_only_rows_of_its_shape_and_targets_of_its_loss():
     stack = stack_of(module := nn.Linear(6, 3), CLASSES, [*module.parameters()])
-    assert stack.takes(rows(CLASSES, 3))
-    assert not stack.takes(rows(CLASSES, 3, shape=(2, 3)))  # a linear layer of each row's rows
-    assert not stack.takes(Rows((torch.randn(4, 6),), torch.rand(4, 3)))  # class probabilities
-    assert not stack.takes(Rows((torch.randn(4, 6), torch.randn(4, 6)), torch.zeros(4).long()))
-    assert not stack.takes(Rows((torch.randint(0, 5, (4, 6)),), torch.zeros(4).long()))
+    assert takes(stack, rows(CLASSES, 3))
+    assert not takes(stack, rows(CLASSES, 3, shape=(2, 3)))  # a linear layer of each row's rows
+    assert not takes(stack, Rows((torch.randn(4, 6),), torch.rand(4, 3)))  # class probabilities
+    assert not takes(stack, Rows((torch.randn(4, 6), torch.randn(4, 6)), torch.zeros(4).long()))
+    assert not takes(stack, Rows((torch.randint(0, 5, (4, 6)),), torch.zeros(4).long()))
     flat = stack_of(module := chain(nn.Flatten(), nn.Linear(6, 3)), REALS, [*module.parameters()])
-    assert flat.takes(Rows((torch.randn(4, 2, 3),), torch.rand(4, 3)))
-    assert not flat.takes(Rows((torch.randn(4, 2, 3),), torch.rand(4)))  # torch would broadcast
-    assert not flat.takes(Rows((torch.randn(4, 2, 3),), torch.rand(4, 3).double()))
+    assert takes(flat, Rows((torch.randn(4, 2, 3),), torch.rand(4, 3)))
+    assert not takes(flat, Rows((torch.randn(4, 2, 3),), torch.rand(4)))  # torch would broadcast
+    assert not takes(flat, Rows((torch.randn(4, 2, 3),), torch.rand(4, 3).double()))
 
 
 LOCAL = {

@@ -11,6 +11,7 @@ from tests.train.models import (
     FEATURES,
     binary,
     cnn,
+    curved,
     double,
     federation,
     logistic,
@@ -111,7 +112,7 @@ PAIRS = {
 def test_an_optimiser_does_to_the_bit_what_torch_optim_does(pair, dtype):
     local, optimizer = PAIRS[pair]
     local = replace(local, epochs=3, batch_size=8)
-    task = binary(double(tabular) if dtype == "float64" else tabular)
+    task = binary(double(curved) if dtype == "float64" else curved)
     turn = Turn(3, 5, "cleveland")
     found, counts = trained(task, local, turn)
     assert_near(found, bare(task, local, turn, optimizer), 0)
@@ -124,7 +125,7 @@ def test_the_optimiser_that_a_task_brings_is_used_and_starts_anew_each_turn(mome
         return torch.optim.SGD(params, lr=0.1, momentum=momentum)
 
     local = LocalTraining(optimizer="task", epochs=2, batch_size=8)
-    task, turn = binary(optimizer=own), Turn(0, 1, "a")
+    task, turn = binary(curved, optimizer=own), Turn(0, 1, "a")
     kernel, (_, start) = task.kernel(), task.describe(0)
     data = kernel.prepare((X, Y), turn)
     updates = [kernel.train(start, data, Train(local), turn, None).update.copy() for _ in range(2)]

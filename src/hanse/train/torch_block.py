@@ -148,7 +148,7 @@ class TorchBlocks:
     ) -> tuple[list[Tensor], Tensor]:
         """Return the parameters, [K, …] each, and the sum of each client's losses."""
         count, stack = len(data), self.stack
-        by_hand = stack is not None and stack.takes(data[0])
+        by_hand = stack is not None and stack.takes(data[0].inputs, data[0].targets)
         is_same = stack is not None and by_hand and stack.is_same_anywhere
         unit = 2 if is_same else unit_of(width_of(data[0].n, work.local))
         schedule = filled(schedule_of([one.n for one in data], work.local, turns, unit))

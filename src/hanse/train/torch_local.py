@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from hanse.core import seeds
 from hanse.core.buffers import to_moments
@@ -103,18 +104,30 @@ class TorchKernel:
         self.stack = None if loop else stack_of(model.module, loss, model.parameters)
         self.blocks = None if loop else TorchBlocks(model, self.loss, self.stack)
         parts = [*model.module.modules()]
-        self.tried = dict[Any, int]()
+        self.tried = dict[Any, tuple[int, bool]]()
         self.is_sparse = any(getattr(part, "sparse", False) for part in parts)
         self.is_convolutional = any(isinstance(part, nn.Conv2d) for part in parts)
 
     def prepare(self, dataset: object, turn: Turn) -> Rows | Items:
-        """Check ``dataset``, and that two rows of it fit the model, its loss and its metrics."""
+        """Check ``dataset``, and that two rows of it fit the model, its loss and its metrics.
+
+        Arrays of a kind that was tried before are not tried again.
+        """
         dtype, device = self.model.flat.dtype, self.model.device
-        with self._chance(turn, "prepare", everywhere=True):
-            with userland(site=turn.client, phase="reading the data set"):
-                data = prepare(dataset, self.loss, dtype, device, turn.client)
-            self._try(data, turn)
-            return self._formatted(data)
+        is_arrays = isinstance(dataset, tuple | list | TensorDataset)
+        with (
+            nullcontext() if is_arrays else self._chance(turn, "prepare", everywhere=True),
+            userland(site=turn.client, phase="reading the data set"),
+        ):
+            data = prepare(dataset, self.loss, dtype, device, turn.client)
+        kind = data.kind if isinstance(data, Rows) else None
+        if kind is None or kind not in self.tried:
+            with self._chance(turn, "prepare", everywhere=True):
+                self.tried[kind] = self._try(data, turn), self._takes_channels_last(data)
+        width, is_channels_last = self.tried[kind]
+        if isinstance(self.loss, CLASSES) and isinstance(data, Rows):
+            check_classes(data.targets, width, turn.client)
+        return replace(data, is_channels_last=True) if is_channels_last else data
 
     def _chance(
         self, turn: Turn, purpose: str, *, everywhere: bool
@@ -122,34 +135,25 @@ class TorchKernel:
         seed = seeds.key(turn.seed, turn.round, turn.client, purpose) >> 1
         return chance(seed, self.model.device, everywhere=everywhere or self.loop is not None)
 
-    def _formatted(self, data: Rows | Items) -> Rows | Items:
-        """Return ``data`` in the memory format in which convolutions are fastest, with other bits.
+    def _takes_channels_last(self, data: Rows | Items) -> bool:
+        """Return whether to train on images in the memory format in which convolutions are fastest.
 
-        A model that calls ``view`` on what a convolution returns cannot take it: a rule, not a
-        measurement, so that it is the same everywhere.
+        It has other bits. A model that calls ``view`` on what a convolution returns cannot take it:
+        a rule, not a measurement, so that it is the same everywhere.
         """
         if not self.is_convolutional:
-            return data
+            return False
         faster = replace(data, is_channels_last=True)
         inputs, _ = faster.batch(torch.arange(min(2, data.n), device=self.model.device))
         try:
             with torch.no_grad():
                 self.model.module.train()(*inputs)
         except Exception:  # what is wrong with the model itself is told when it trains
-            return data
-        return faster
+            return False
+        return True
 
-    def _try(self, data: Rows | Items, turn: Turn) -> None:
-        """Let model, loss and metrics take two rows, once for each shape and kind of them."""
-        shape = data.kind if isinstance(data, Rows) else None
-        if shape is None or shape not in self.tried:
-            outputs = self._tried(data, turn)
-            is_wide = isinstance(outputs, Tensor) and outputs.ndim > 1
-            self.tried[shape] = outputs.shape[1] if is_wide else 1
-        if isinstance(self.loss, CLASSES) and isinstance(data, Rows):
-            check_classes(data.targets, self.tried[shape], turn.client)
-
-    def _tried(self, data: Rows | Items, turn: Turn) -> Any:
+    def _try(self, data: Rows | Items, turn: Turn) -> int:
+        """Let model, loss and metrics take two rows; return how many columns come out."""
         inputs, targets = data.batch(torch.arange(min(2, data.n), device=self.model.device))
         module = self.model.module.eval()
         with torch.no_grad(), userland(site=turn.client, phase="the model on a first batch"):
@@ -162,7 +166,7 @@ class TorchKernel:
         for metric in self.metrics:
             with fitting(f"the metric {metric.name} {shapes}", outputs, turn.client):
                 metric.counts(*self._as_scores(outputs, targets))
-        return outputs
+        return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.ndim > 1 else 1
 
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         return self.loss(squeezed(outputs, targets), targets)
@@ -174,7 +178,7 @@ class TorchKernel:
         self._load(start, local)
         if work.correction is not None or self.loop is not None:
             self.start.copy_(self.model.flat)
-        draws = self.loop is not None or not self._is_by_hand(data, work)
+        draws = self._draws(data, work)
         with (
             self._chance(turn, "torch", everywhere=isinstance(data, Items))
             if draws
@@ -206,16 +210,26 @@ class TorchKernel:
     def _step(self, data: Rows | Items, work: Train) -> Callable[[Tensors, Tensor], float]:
         """Return what takes one optimiser step on a batch, and returns the sum of its losses."""
         optimizer = optimizer_of(work.local, self.parameters, self.optimizer)
-        if self._is_by_hand(data, work):
-            assert self.stack is not None
-            return partial(self._by_hand, self.stack, work, optimizer)
+        by_autograd = partial(self._by_autograd, work, optimizer)
+        stack = None if work.local.amp else self.stack
+        if stack is None:
+            self.model.training()
+            return by_autograd
+        by_hand = partial(self._by_hand, stack, work, optimizer)
+        if isinstance(data, Rows) and stack.takes(data.inputs, data.targets):
+            return by_hand
         self.model.training()
-        return partial(self._by_autograd, work, optimizer)
 
-    def _is_by_hand(self, data: Rows | Items, work: Train) -> bool:
-        if self.stack is None or work.local.amp:
-            return False
-        return isinstance(data, Rows) and self.stack.takes(data)
+        def step(inputs: Tensors, targets: Tensor) -> float:
+            return (by_hand if stack.takes(inputs, targets) else by_autograd)(inputs, targets)
+
+        return step
+
+    def _draws(self, data: Rows | Items, work: Train) -> bool:
+        """Return whether somebody else's code trains, which may draw random numbers."""
+        if self.loop is not None or self.stack is None or work.local.amp:
+            return True
+        return isinstance(data, Items) or not self.stack.takes(data.inputs, data.targets)
 
     def _by_autograd(
         self, work: Train, optimizer: Sgd | Boxed, inputs: Tensors, targets: Tensor

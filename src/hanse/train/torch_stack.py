@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from hanse.train.torch_data import Rows
 from hanse.train.torch_losses import DERIVED, Kind, has_hooks, kind_of, sigmoid_
 
 After = Literal["", "relu", "tanh", "sigmoid"]
@@ -79,10 +78,10 @@ class Stack:
         """Whether all of its functions have the same bits at the end of a tensor as before it."""
         return all(layer.after in ("", "relu") for layer in self.layers)
 
-    def takes(self, data: Rows) -> bool:
+    def takes(self, inputs: Tensors, targets: Tensor) -> bool:
         """Return whether these rows are what the layers and the loss are written out for."""
-        x, y, (inside, outside) = data.inputs[0], data.targets, self.widths
-        if len(data.inputs) > 1 or not x.is_floating_point() or prod(x.shape[1:]) != inside:
+        x, y, (inside, outside) = inputs[0], targets, self.widths
+        if len(inputs) > 1 or not x.is_floating_point() or prod(x.shape[1:]) != inside:
             return False
         if x.ndim != 2 and not self.does_flatten:
             return False
@@ -136,10 +135,13 @@ def stack_of(module: nn.Module, loss: nn.Module, params: Tensors) -> Stack | Non
 
     The model's ``forward`` is traced, not guessed at: layers in a chain, each used once, all of
     ``params`` in them. Layers of a class of the user's own, or with hooks, are not taken, nor a
-    ``forward`` that branches: what it does once says nothing of the next time.
+    model with buffers, which tracing does not see change, nor a ``forward`` that branches: what it
+    does once says nothing of the next time.
     """
     kind, parts = kind_of(loss), [*module.modules()]
     if kind is None or any(map(has_hooks, parts)) or any(map(_branches, parts)):
+        return None
+    if [*module.buffers()]:
         return None
     calls = _calls(module) or []
     layers = _layers(calls, {id(p): n for n, p in enumerate(params)})
