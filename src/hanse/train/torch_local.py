@@ -265,9 +265,9 @@ class TorchKernel:
 
         with torch.no_grad():
             losses = stack.gradients(params, inputs, targets, 1 / targets.shape[0], give)
-            if work.correction is not None:
-                grads = [*corrected(grads, params, self.starts, work.correction)]
             if not is_plain:
+                if work.correction is not None:
+                    grads = [*corrected(grads, params, self.starts, work.correction)]
                 optimizer.step(params, grads)
             return losses.sum().item()
 

@@ -35,7 +35,8 @@ def gradients(loss: Tensor, params: Tensors) -> Sequence[Tensor | None]:
 def is_plain_sgd(work: Train) -> bool:
     """Return whether a step is the gradient times the learning rate, and nothing else."""
     local = work.local
-    rest = local.momentum or local.weight_decay or work.correction is not None
+    pull = 0.0 if work.correction is None else work.correction.mu
+    rest = local.momentum or local.weight_decay or pull
     return local.optimizer == "sgd" and not rest
 
 
