@@ -1,6 +1,6 @@
 """Hanse's engines beside the loop that one would write by hand, on the same jobs.
 
-    python benchmarks/simulation/compare.py [--jobs tiny cnn] [--sides exact exact-2] [--rounds 7]
+    python benchmarks/simulation/compare.py [--jobs tiny cnn] [--sides exact batched-2] [--rounds 7]
 
 Each side is a process of its own, and they take turns, one measurement at a time: the figure is the
 median of the ratios of neighbours, which a machine whose speed drifts does not move. One core: all
@@ -10,6 +10,7 @@ are written to benchmarks/results/simulation.json.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,23 +22,30 @@ from hanse.report.environment import environment
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "simulation.json"
+SMALL = ["exact", "exact-2", "batched", "batched/numpy", "batched-2"]
+SIDES = {"tiny": SMALL, "mlp": SMALL, "cnn": ["exact", "exact-2", "bare-2"], "cnn500": ["exact-2"]}
+OTHERS = ["exact", "exact-2"]
 
 
 class Side:
     """A runner."""
 
     def __init__(self, job: str, name: str) -> None:
-        bound = [] if name.rpartition("-")[2].isdigit() else ["taskset", "-c", "0"]
+        side, _, kernels = name.partition("/")
+        bound = [] if side.rpartition("-")[2].isdigit() else ["taskset", "-c", "0"]
         words = [*bound, sys.executable, str(HERE / "runner.py"), job, name]
-        self.rounds, self.told = JOBS[job].rounds, list[dict[str, float]]()
+        self.rounds = JOBS[job].rounds
+        environment = {**os.environ, "HANSE_NUMBA": "0" if kernels == "numpy" else "1"}
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self.first_s = self.measure(1)["age"]
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, rounds: int = 0) -> dict[str, float]:
+        """Do rounds; return what each took."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(self.rounds, file=self.process.stdin, flush=True)
+        print(rounds or self.rounds, file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
@@ -49,7 +57,8 @@ def compared(job: str, names: list[str], rounds: int) -> dict[str, object]:
     sides = {name: Side(job, name) for name in ("naive", *names)}
     try:
         for side in sides.values():
-            side.measure()
+            for _ in range(5 if side.rounds > 1 else 1):  # until every client was opened
+                side.measure()
         told = [{name: side.measure() for name, side in sides.items()} for _ in range(rounds)]
     finally:
         for side in sides.values():
@@ -57,6 +66,7 @@ def compared(job: str, names: list[str], rounds: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in sides:
         row: dict[str, float] = {"private_mib": max(one[name]["private"] for one in told) / 2**20}
+        row["first_s"] = sides[name].first_s
         for what in ("cpu", "wall"):
             row[f"{what}_s"] = statistics.median(one[name][what] for one in told)
             ratios = [one[name][what] / one["naive"]["cpu"] for one in told]
@@ -64,10 +74,10 @@ def compared(job: str, names: list[str], rounds: int) -> dict[str, object]:
             row[f"{what}_least"], row[f"{what}_most"] = min(ratios), max(ratios)
         found[name] = row
         print(
-            f"{job:6} {name:8} {1e3 * row['cpu_s']:9.2f} ms of processor, {row['cpu_ratio']:.3f} × "
-            f"naive ({row['cpu_least']:.3f} to {row['cpu_most']:.3f}); wall "
+            f"{job:6} {name:13} {1e3 * row['cpu_s']:9.2f} ms of processor, {row['cpu_ratio']:.3f} "
+            f"× naive ({row['cpu_least']:.3f} to {row['cpu_most']:.3f}); wall "
             f"{1e3 * row['wall_s']:9.2f} ms, {row['wall_ratio']:.3f} ×; "
-            f"{row['private_mib']:.0f} MiB",
+            f"{row['private_mib']:.0f} MiB; first round {row['first_s']:.1f} s after the start",
             flush=True,
         )
     return found
@@ -77,10 +87,13 @@ def main() -> None:
     """Measure, print, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", nargs="+", default=[*JOBS], choices=[*JOBS])
-    parser.add_argument("--sides", nargs="+", default=["exact", "exact-2"])
+    parser.add_argument("--sides", nargs="+", help="in the place of each job's own")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    found = {job: compared(job, arguments.sides, arguments.rounds) for job in arguments.jobs}
+    found = {
+        job: compared(job, arguments.sides or SIDES.get(job, OTHERS), arguments.rounds)
+        for job in arguments.jobs
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"jobs": found, "environment": environment()}, indent=1) + "\n")
 

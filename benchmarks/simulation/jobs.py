@@ -120,6 +120,7 @@ JOBS = {
         cohort=100, batch=10, rounds=10,
     ),
     "cnn": Job(cnn, lambda: images(lognormal(1000), (1, 28, 28), 62), cohort=50, batch=10),
+    "cnn500": Job(cnn, lambda: images(lognormal(1000), (1, 28, 28), 62), cohort=500, batch=10),
     "lenet": Job(lenet, lambda: images(lognormal(300), (3, 32, 32), 10), cohort=50, batch=10),
     "silo": Job(resnet, lambda: images(np.full(10, 200), (3, 32, 32), 10), cohort=10, batch=20),
     "lstm": Job(Words, sentences, cohort=50, batch=16, lr=0.5),

@@ -7,11 +7,14 @@ of JSON: processor and wall seconds a round, of the whole tree of processes.
 """
 
 import json
+import multiprocessing
 import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jobs import JOBS, Job, cohort
@@ -38,6 +41,13 @@ def cpu_s() -> float:
     below = [pid for pid in tree(os.getpid()) if pid != os.getpid()]
     ran = [path for pid in below for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
     return time.process_time() + sum(float(path.read_text().split()[0]) for path in ran) * TICK
+
+
+def age_s() -> float:
+    """Return the seconds since this process was started."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return up - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def private() -> int:
@@ -80,6 +90,68 @@ class Naive:
         pass
 
 
+class Bare:
+    """The best loop that one would write by hand for several cores: flat vectors, forked workers,
+    sums in shared memory, freed memory kept; any model by autograd.
+    """
+
+    def __init__(self, job: Job, workers: int) -> None:
+        from hanse.train.exact import kept_memory
+
+        self.inside = ExitStack()
+        self.inside.enter_context(kept_memory())
+        torch.manual_seed(0)
+        self.job, self.loss = job, nn.CrossEntropyLoss()
+        self.module = job.model()
+        self.module.to(memory_format=torch.channels_last)  # pyright: ignore
+        self.parameters = [*self.module.parameters()]
+        size = sum(p.numel() for p in self.parameters)
+        self.shared = torch.zeros(workers + 1, size).share_memory_()
+        self.shared[0] = nn.utils.parameters_to_vector(self.parameters).detach()
+        data = job.data().items()
+        self.data = {c: (torch.from_numpy(x), torch.from_numpy(y)) for c, (x, y) in data}
+        context = multiprocessing.get_context("fork")
+        self.pipes = list[Any]()
+        for index in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=self.work, args=(theirs, index), daemon=True)
+            process.start()
+            self.pipes.append(ours)
+
+    def work(self, pipe: Any, index: int) -> None:
+        torch.set_num_threads(1)
+        while (clients := pipe.recv()) is not None:
+            total = self.shared[index + 1].zero_()
+            for client in clients:
+                total.add_(self.trained(client), alpha=len(self.data[client][1]))
+            pipe.send(None)
+
+    def trained(self, client: str) -> torch.Tensor:
+        x, y = self.data[client]
+        nn.utils.vector_to_parameters(self.shared[0].clone(), self.parameters)
+        for index in torch.randperm(len(y)).split(self.job.batch):
+            inputs = x[index]
+            if inputs.ndim == 4:
+                inputs = inputs.to(memory_format=torch.channels_last)
+            grads = torch.autograd.grad(self.loss(self.module(inputs), y[index]), self.parameters)
+            with torch.no_grad():
+                torch._foreach_add_(self.parameters, grads, alpha=-self.job.lr)
+        return nn.utils.parameters_to_vector(self.parameters).detach().sub_(self.shared[0])
+
+    def round(self, number: int) -> None:
+        chosen = cohort(self.job, [*self.data], number)
+        for index, pipe in enumerate(self.pipes):
+            pipe.send(chosen[index :: len(self.pipes)])
+        for pipe in self.pipes:
+            pipe.recv()
+        whole = sum(len(self.data[client][1]) for client in chosen)
+        self.shared[0] += self.shared[1:].sum(0) / whole
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(None)
+
+
 class Ours:
     """The same through the pipeline: weight, clip, exact sum."""
 
@@ -115,10 +187,16 @@ class Ours:
         self.inside.close()
 
 
-def side_of(name: str, job: Job) -> Naive | Ours:
-    """Return the side called ``naive``, or an engine with so many workers: ``exact-2``."""
-    engine, _, workers = name.partition("-")
-    return Naive(job) if engine == "naive" else Ours(job, engine, int(workers or 1))
+def side_of(name: str, job: Job) -> Naive | Bare | Ours:
+    """Return the side called ``naive``, or ``bare`` or an engine with so many workers: ``exact-2``.
+
+    What follows a slash (``batched/numpy``) is for whoever starts the runner.
+    """
+    engine, _, workers = name.partition("/")[0].partition("-")
+    if engine == "naive":
+        return Naive(job)
+    made = Bare if engine == "bare" else partial(Ours, engine=engine)
+    return made(job, workers=int(workers or 1))
 
 
 def main() -> None:
@@ -132,6 +210,7 @@ def main() -> None:
             side.round(number := number + 1)
         took = int(line)
         told = {"cpu": (cpu_s() - cpu) / took, "wall": (time.perf_counter() - wall) / took}
+        told["age"] = age_s()
         print(json.dumps({**told, "private": private()}), flush=True)
     side.close()
 

@@ -23,6 +23,9 @@ class Fate:
     corrupts: bool
 
 
+NOTHING = Fate(False, 0.0, False)
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
     """How often things go wrong, per client and round.
@@ -51,7 +54,7 @@ class Faults:
     def fate(self, seed: int, round: int, client: str) -> Fate:
         """Return what happens to ``client`` in ``round``."""
         if not (self.dropout or self.delay_s or self.corrupt):
-            return Fate(False, 0.0, False)
+            return NOTHING
         drawn = seeds.uniform(seeds.key(seed, round, client, "fault"), 3)
         delay = -self.delay_s * math.log1p(-float(drawn[1]))
         return Fate(bool(drawn[0] < self.dropout), delay, bool(drawn[2] < self.corrupt))

@@ -24,7 +24,7 @@ from hanse.train.torch_data import Rows
 
 LANES = 32
 """Numbers that torch's pointwise loops take at a time, at most (two registers of AVX-512)."""
-WINDOW = 2**22
+WINDOW = 2**23
 """Bytes of inputs that are put in order at once."""
 
 
@@ -125,6 +125,11 @@ def _ordered(column: Sequence[Tensor], numbers: Tensor, live: int) -> Tensor:
         whole = numbers[:live] + torch.from_numpy(starts).to(like.device)
         return torch.cat([*column[:live]])[whole]
     room = like.new_empty((live, count, *like.shape[1:]))
+    if like.device.type == "cpu":  # NumPy has a third of torch's overhead here
+        filled, places = room.numpy(), numbers.numpy()
+        for k in range(live):
+            np.take(column[k].numpy(), places[k], axis=0, out=filled[k], mode="clip")
+        return room
     for part, rows, place in zip(column, numbers.unbind(), room.unbind(), strict=False):
         torch.index_select(part, 0, rows, out=place)
     return room
