@@ -5,7 +5,7 @@
 Each side is a process of its own, and they take turns, one measurement at a time: the figure is the
 median of the ratios of neighbours, which a machine whose speed drifts does not move. One core: all
 but the sides with several workers are bound to processor 0. Results, with versions and processor,
-are written to benchmarks/results/simulation.json.
+are written to benchmarks/results/simulation.json, in the place of those of the same jobs.
 """
 
 import argparse
@@ -95,7 +95,9 @@ def main() -> None:
         for job in arguments.jobs
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"jobs": found, "environment": environment()}, indent=1) + "\n")
+    known = json.loads(RESULTS.read_text())["jobs"] if RESULTS.exists() else {}
+    told = {"jobs": {**known, **found}, "environment": environment()}
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

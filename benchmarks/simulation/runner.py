@@ -103,7 +103,6 @@ class Bare:
         torch.manual_seed(0)
         self.job, self.loss = job, nn.CrossEntropyLoss()
         self.module = job.model()
-        self.module.to(memory_format=torch.channels_last)  # pyright: ignore
         self.parameters = [*self.module.parameters()]
         size = sum(p.numel() for p in self.parameters)
         self.shared = torch.zeros(workers + 1, size).share_memory_()

@@ -31,7 +31,7 @@ from hanse.train.torch_stack import Give, Stack
 from hanse.train.torch_stepper import Stepper
 from hanse.train.userland import userland
 
-MOST = 64
+MOST = 128
 BY_HAND, MAPPED = 2**24, 2**23
 """Bytes of parameters in a block of up to MOST clients: more do not stay in the cache."""
 UNFIT: dict[str, tuple[type[nn.Module], ...]] = {
