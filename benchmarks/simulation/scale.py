@@ -20,7 +20,7 @@ from torch import nn
 import hanse
 from hanse.core.samplers import FixedSize
 from hanse.report.environment import environment
-from hanse.sim.population import Devices
+from hanse.sim.devices import Devices
 from hanse.train.torch import TorchTask
 
 RESULTS = Path(__file__).parents[1] / "results" / "scale.json"

@@ -11,7 +11,8 @@ from hanse.config.parse import parse
 from hanse.core.samplers import FixedSize
 from hanse.errors import ConfigError, DataError
 from hanse.sim import station
-from hanse.sim.population import Devices, Given
+from hanse.sim.devices import Devices
+from hanse.sim.population import Given
 from hanse.sim.replay import replay
 from hanse.sim.simulate import as_run
 from hanse.train.torch import TorchTask

@@ -72,7 +72,7 @@ def test_a_client_trains_in_a_block_what_it_trains_alone(model, work):
     task = binary(double(model))
     kernel, start = task.kernel(), task.describe(0)[1]
     assert kernel.blocks.unfit(work) == ""
-    assert (kernel.stack is None) == (model is conv)
+    assert (kernel.stepping.stack is None) == (model is conv)
     data = prepared(kernel, [1, 2, 7, 8, 9, 15, 16, 17, 40, 41, 8, 3])
     found = in_blocks(kernel, start, data, work, 5)
     for client, rows in data.items():

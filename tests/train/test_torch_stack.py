@@ -1,6 +1,7 @@
 """Gradients that are written out are those of autograd, and only for what they are written for."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -237,9 +238,9 @@ def test_a_kernel_trains_by_hand_what_it_trains_by_autograd(work):
     task = binary(double(tabular))
     kernel, start = task.kernel(), task.describe(0)[1]
     data = kernel.prepare(table(45, 1), Turn(0, 0, "site-1"))
-    assert kernel.stack is not None
+    assert kernel.stepping.stack is not None
     hand = copy.deepcopy(kernel.train(start, data, work, Turn(0, 1, "site-1"), None))
-    kernel.stack = None
+    kernel.stepping = replace(kernel.stepping, stack=None)
     autograd = kernel.train(start, data, work, Turn(0, 1, "site-1"), None)
     assert np.linalg.norm(hand.update) > 1e-3
     np.testing.assert_allclose(hand.update, autograd.update, rtol=1e-9, atol=1e-13)
@@ -247,5 +248,5 @@ def test_a_kernel_trains_by_hand_what_it_trains_by_autograd(work):
 
 
 def test_models_of_the_examples_are_written_out():
-    assert binary(partial(tabular, 1)).kernel().stack is not None
+    assert binary(partial(tabular, 1)).kernel().stepping.stack is not None
     assert FEATURES == 27

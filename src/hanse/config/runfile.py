@@ -21,8 +21,9 @@ from hanse.core.work import LocalTraining
 from hanse.data import Partitioner
 from hanse.errors import ConfigError
 from hanse.names import resolve
+from hanse.sim.devices import Devices
 from hanse.sim.faults import Faults
-from hanse.sim.population import Devices, Partitioned, Population, Sites
+from hanse.sim.population import Partitioned, Population, Sites
 from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
 from hanse.train.exact import settle

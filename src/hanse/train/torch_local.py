@@ -5,10 +5,9 @@
 # pyright: reportUnknownArgumentType=false
 
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,17 +37,10 @@ from hanse.train.torch_data import (
 from hanse.train.torch_loop import Loop, UserLoop, counts_of
 from hanse.train.torch_losses import squeezed
 from hanse.train.torch_model import FlatModel, from_numpy
-from hanse.train.torch_stack import Stack, stack_of
+from hanse.train.torch_own import Stepping
+from hanse.train.torch_stack import stack_of
 from hanse.train.torch_steps import (
-    Boxed,
     Optimizer,
-    Sgd,
-    Tensors,
-    corrected,
-    gradients,
-    is_plain_sgd,
-    optimizer_of,
-    taking_part,
 )
 from hanse.train.userland import userland
 
@@ -89,7 +81,7 @@ class TorchKernel:
     ) -> None:
         """Take over ``model``; nothing else may use its module."""
         self.model, self.loss, self.metrics = model, loss.to(model.device), metrics
-        self.optimizer, self.loop, self.reports = optimizer, loop, reports
+        self.loop, self.reports = loop, reports
         layout = model.layout
         self.trainable = layout.span("trainable")
         self.buffers, self.local = layout.span("buffer"), layout.span("local")
@@ -101,12 +93,11 @@ class TorchKernel:
             if e.role == "trainable"
         ]
         self.parameters = model.parameters
-        self.stack = None if loop else stack_of(model.module, loss, model.parameters)
-        self.blocks = None if loop else TorchBlocks(model, self.loss, self.stack)
-        parts = [*model.module.modules()]
+        stack = None if loop else stack_of(model.module, loss, model.parameters)
+        self.stepping = Stepping(model, self.loss, stack, self.starts, optimizer)
+        self.blocks = None if loop else TorchBlocks(model, self.loss, stack)
         self.tried = dict[Any, tuple[int, bool]]()
-        self.is_sparse = any(getattr(part, "sparse", False) for part in parts)
-        self.is_convolutional = any(isinstance(part, nn.Conv2d) for part in parts)
+        self.is_convolutional = any(isinstance(p, nn.Conv2d) for p in model.module.modules())
 
     def prepare(self, dataset: object, turn: Turn) -> Rows | Items:
         """Check ``dataset``, and that two rows of it fit the model, its loss and its metrics.
@@ -178,7 +169,7 @@ class TorchKernel:
         self._load(start, local)
         if work.correction is not None or self.loop is not None:
             self.start.copy_(self.model.flat)
-        draws = self._draws(data, work)
+        draws = self.loop is not None or self.stepping.draws(data, work)
         with (
             self._chance(turn, "torch", everywhere=isinstance(data, Items))
             if draws
@@ -198,7 +189,7 @@ class TorchKernel:
         local, n = work.local, data.n
         size, steps, seen, total = local.batch_size or n, 0, 0, 0.0
         enough = steps_of(n, local)
-        step = self._step(data, work)
+        step = self.stepping.begin(data, work)
         for epoch in range(-(-enough // -(-n // size))):
             order = seeds.permutation(seeds.key(turn.seed, turn.round, turn.client, epoch), n)
             numbers = torch.from_numpy(order).to(self.model.device)
@@ -206,70 +197,6 @@ class TorchKernel:
                 total += step(*data.batch(index))
                 steps, seen = steps + 1, seen + index.shape[0]
         return {"examples": n, "steps": steps, "seen": seen, "loss": fixed(total)}
-
-    def _step(self, data: Rows | Items, work: Train) -> Callable[[Tensors, Tensor], float]:
-        """Return what takes one optimiser step on a batch, and returns the sum of its losses."""
-        optimizer = optimizer_of(work.local, self.parameters, self.optimizer)
-        by_autograd = partial(self._by_autograd, work, optimizer)
-        stack = None if work.local.amp else self.stack
-        if stack is None:
-            self.model.training()
-            return by_autograd
-        by_hand = partial(self._by_hand, stack, work, optimizer)
-        if isinstance(data, Rows) and stack.takes(data.inputs, data.targets):
-            return by_hand
-        self.model.training()
-
-        def step(inputs: Tensors, targets: Tensor) -> float:
-            return (by_hand if stack.takes(inputs, targets) else by_autograd)(inputs, targets)
-
-        return step
-
-    def _draws(self, data: Rows | Items, work: Train) -> bool:
-        """Return whether somebody else's code trains, which may draw random numbers."""
-        if self.loop is not None or self.stack is None or work.local.amp:
-            return True
-        return isinstance(data, Items) or not self.stack.takes(data.inputs, data.targets)
-
-    def _by_autograd(
-        self, work: Train, optimizer: Sgd | Boxed, inputs: Tensors, targets: Tensor
-    ) -> float:
-        local, device = work.local, self.model.device
-        mixed = torch.autocast(device.type, torch.bfloat16) if local.amp else nullcontext()
-        with mixed:
-            loss = self._loss(self.model.module(*inputs), targets)
-        found = gradients(loss, self.parameters)
-        grads, moved, starts = taking_part(found, self.parameters, self.starts)
-        if self.is_sparse:
-            grads = [grad.to_dense() for grad in grads]
-        if work.correction is not None:
-            grads = corrected(grads, moved, starts, work.correction)
-        with torch.no_grad():
-            optimizer.step(moved, grads)
-        return loss.item() * targets.shape[0]
-
-    def _by_hand(
-        self, stack: Stack, work: Train, optimizer: Sgd | Boxed, inputs: Tensors, targets: Tensor
-    ) -> float:
-        params, lr = self.parameters, work.local.lr
-        grads: list[Tensor] = [*params]
-        is_plain = is_plain_sgd(work)
-
-        def give(place: int, left: Tensor, right: Tensor | None) -> None:
-            if not is_plain:
-                grads[place] = left if right is None else torch.mm(left, right)
-            elif right is None:
-                params[place].add_(left, alpha=-lr)
-            else:
-                params[place].addmm_(left, right, alpha=-lr)
-
-        with torch.no_grad():
-            losses = stack.gradients(params, inputs, targets, 1 / targets.shape[0], give)
-            if not is_plain:
-                if work.correction is not None:
-                    grads = [*corrected(grads, params, self.starts, work.correction)]
-                optimizer.step(params, grads)
-            return losses.sum().item()
 
     def _user_loop(self, data: Rows | Items, work: Train, turn: Turn) -> dict[str, int]:
         seed = seeds.key(turn.seed, turn.round, turn.client, "loop") >> 1
