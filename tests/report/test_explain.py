@@ -49,6 +49,11 @@ def test_a_model_that_is_known_is_told_with_exact_sizes(explained):
     ("text", "key", "said"),
     [
         ("", "strategy", "fedavg: server lr 1"),
+        (
+            'engine = "auto"',
+            "engine",
+            "auto: simulated clients train one by one or many at once, as is faster",
+        ),
         ('[strategy]\nname = "fedprox"\nmu = 0.1', "strategy", "fedprox: mu 0.1, server lr 1"),
         ("", "clients", "3 sites: a, b, c"),
         ("", "rounds", "9; each asks all 3 clients"),
@@ -76,3 +81,13 @@ def test_a_split_population_is_told(tmp_path):
     path.write_text(head + '[population]\nclients = 5000\npartition = "iid"')
     section, *_ = explain(parse(path))
     assert rows(section)["clients"] == ("5,000 simulated, one data set split by iid",)
+
+
+def test_a_population_that_nobody_lists_is_told(tmp_path):
+    (tmp_path / "run.toml").write_text(
+        'task = "app:task"\ndata = "app:data"\nrounds = 9\nengine = "batched"\n'
+        '[population]\nclients = 2000000\npartition = "own"\n[sampling]\nname = "fixed"\nsize = 9\n'
+    )
+    told = rows(explain(parse(tmp_path / "run.toml"))[0])
+    assert told["clients"] == ("2,000,000 simulated, each with data of its own",)
+    assert told["engine"][0].startswith("batched: ")

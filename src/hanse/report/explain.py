@@ -20,6 +20,12 @@ def explain(file: RunFile, spec: RunSpec | None = None) -> tuple[Section, ...]:
     return (_run(file, spec, known=known), *promises(spec, known=known))
 
 
+ENGINES = {
+    "batched": "batched: simulated clients train many at once, with bits of their own",
+    "auto": "auto: simulated clients train one by one or many at once, as is faster",
+}
+
+
 def _run(file: RunFile, spec: RunSpec, *, known: bool) -> Section:
     rows = [
         ("task, data", f"{file.task}, {file.data}"),
@@ -33,6 +39,8 @@ def _run(file: RunFile, spec: RunSpec, *, known: bool) -> Section:
     if known:
         layout = spec.layout
         rows.append(("model", f"{layout.parameters:,} trainable parameters, {layout.dtype}"))
+    if file.engine != "exact":
+        rows.append(("engine", ENGINES[file.engine]))
     if spec.faults:
         rows.append(("faults, on purpose", _settings("", dict(spec.faults))))
     return Section(f"Run {file.name}", (), tuple(rows))
