@@ -18,6 +18,7 @@ from hanse.sim.engine import choose
 from hanse.sim.output import Folder
 from hanse.sim.replay import replay
 from hanse.sim.simulate import as_run
+from hanse.train import torch_block
 from hanse.train.torch import TorchTask
 
 LOCAL = LocalTraining(lr=0.1, batch_size=8, epochs=2)
@@ -56,6 +57,24 @@ def test_any_number_of_workers_ends_in_one_model(model):
     results = [hanse.simulate(run, workers=n) for n in (1, 2, 3)]
     assert len({result.model_digest for result in results}) == 1
     assert results[0].history[-1]["update"] == results[2].history[-1]["update"]
+
+
+@pytest.mark.parametrize("limit", ["MOST", "ROWS", "BATCHES", "BY_HAND", "MAPPED"])
+@pytest.mark.parametrize("model", [tabular, conv])
+def test_smaller_blocks_end_in_the_same_model(model, limit, monkeypatch):
+    wanted = hanse.simulate(made(model)).model_digest
+    sizes = list[int]()
+    plain = torch_block.TorchBlocks.train
+
+    def noted(self, start, data, work, turns):
+        sizes.append(len(data))
+        return plain(self, start, data, work, turns)
+
+    monkeypatch.setattr(torch_block.TorchBlocks, "train", noted)
+    monkeypatch.setattr(torch_block, limit, 300 if limit == "ROWS" else 1)
+    assert hanse.simulate(made(model)).model_digest == wanted
+    used = limit not in ("BY_HAND", "MAPPED") or (limit == "BY_HAND") == (model is tabular)
+    assert (max(sizes) < 10) == used
 
 
 @pytest.mark.parametrize("model", [tabular, conv])

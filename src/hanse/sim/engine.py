@@ -20,8 +20,9 @@ from hanse.sim.run import Run
 from hanse.sim.station import Station, station_of
 from hanse.train.local import Turn, Turns
 
+MOST_TRIED: Final = 128
 MOST_EXACT: Final = 8
-"""Clients that are trained by both engines before the first round."""
+"""Clients that are read before the first round, and those that are trained by both engines."""
 LEAST_GAIN: Final = 0.9
 APART: Final = 1e-2
 """How far the engines' updates may be apart, relative to the exact one: a turned ReLU moves one by
@@ -95,7 +96,7 @@ def _without(run: Run, reason: str) -> Choice:
 def _try(run: Run, station: Station) -> Trial | str:
     """Train some clients of the first round by both; return why that does not work, if so."""
     start, spec = run.described[1], run.spec
-    cohort = plan_of(1, spec).cohort[: station.trainer.most]
+    cohort = plan_of(1, spec).cohort[:MOST_TRIED]
     left_out = station.unreadable(cohort)
     cohort = [client for client in cohort if client not in left_out]
     if not cohort:

@@ -200,14 +200,16 @@ class Station:
 
     def blocks(self, clients: Sequence[str], work: Train) -> Iterator[list[str]]:
         """Yield ``clients`` in blocks for the kernel; ConfigError for one that fits into none."""
-        groups, most = dict[object, list[tuple[int, str]]](), self.trainer.most
+        groups = dict[object, list[tuple[int, str]]]()
         for client in clients:
             group, n = self.groups.get(client) or self._group(client, work)
             groups.setdefault(group, []).append((-n, client))
         for ranked in groups.values():
             names = [client for _, client in sorted(ranked)]
-            for first in range(0, len(names), most):
-                yield names[first : first + most]
+            while names:
+                most = self.trainer.most(self.opened[names[0]][0], work)
+                yield names[:most]
+                names = names[most:]
 
     def _group(self, client: str, work: Train) -> tuple[Hashable, int]:
         """Return which group a client is in, and how many examples it has."""

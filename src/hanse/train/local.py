@@ -84,9 +84,11 @@ class Blocks(Protocol):
         """Return why clients cannot be trained many at once; empty if they can."""
         ...
 
-    @property
-    def most(self) -> int:
-        """How many clients make a block; no client's bits depend on it."""
+    def most(self, data: Prepared, work: Train) -> int:
+        """Return how many clients make a block of which this one is the largest.
+
+        No client's bits depend on it.
+        """
         ...
 
     def group(self, data: Prepared, work: Train) -> Hashable | None:

@@ -34,6 +34,8 @@ from hanse.train.userland import userland
 MOST = 128
 BY_HAND, MAPPED = 2**24, 2**23
 """Bytes of parameters in a block of up to MOST clients: more do not stay in the cache."""
+BATCHES, ROWS = 2**26, 2**22
+"""Bytes of inputs in a step of a block, and rows in all of its steps: more take too much memory."""
 UNFIT: dict[str, tuple[type[nn.Module], ...]] = {
     "recurrent layers": (nn.RNNBase, nn.RNNCellBase),
     "batch normalisation, which mixes the rows of a batch": (_BatchNorm,),
@@ -99,11 +101,17 @@ class TorchBlocks:
             return "the model has sparse gradients"
         return ""
 
-    @property
-    def most(self) -> int:
-        """How many clients make a block; no client's bits depend on it."""
+    def most(self, data: Rows, work: Train) -> int:
+        """Return how many clients make a block of which this one is the largest."""
         room = BY_HAND if self.stack is not None else MAPPED
-        return max(2, min(MOST, room // (self.size * self.model.flat.element_size())))
+        width = width_of(data.n, work.local)
+        a_row = sum(part[0].numel() * part.element_size() for part in data.inputs)
+        limits = (
+            room // (self.size * self.model.flat.element_size()),
+            BATCHES // (width * a_row),
+            ROWS // (width * steps_of(data.n, work.local)),
+        )
+        return max(2, min(MOST, *limits))
 
     def group(self, data: Rows | Items, work: Train) -> Hashable | None:
         """Return what the clients of a block have in common; None for one that is in none."""
