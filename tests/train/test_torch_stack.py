@@ -37,7 +37,30 @@ def chain(*parts) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
+def twice_flat(x):
+    return torch.flatten(x, 1)
+
+
+class Helped(Net):
+    """With functions and methods that go one way only, and a parent."""
+
+    def forward(self, x):
+        return self.end(twice_flat(x))
+
+    def end(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+class Child(Net):
+    def forward(self, x):
+        return super().forward(x)
+
+
 TAKEN = {
+    "functions and methods": (Helped, CLASSES),
+    "a parent's": (Child, CLASSES),
     "a linear model": (lambda: nn.Linear(6, 3), CLASSES),
     "one output": (lambda: nn.Linear(6, 1), BITS),
     "several bits": (lambda: chain(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), BITS),
@@ -156,6 +179,63 @@ class Moody(Net):
         return -super().forward(x)
 
 
+def mood(x, calls: int):
+    return -x if calls % 2 else x
+
+
+class Elsewhere(Net):
+    """Decides in a function."""
+
+    calls = 0
+
+    def forward(self, x):
+        return mood(super().forward(x), self.calls)
+
+
+class Hidden(Net):
+    """Decides in a method."""
+
+    calls = 0
+
+    def forward(self, x):
+        return self.way(super().forward(x))
+
+    def way(self, x):
+        return x if self.calls % 2 else -x
+
+
+class Asked(Net):
+    """Decides in a property."""
+
+    calls = 0
+
+    @property
+    def sign(self):
+        return 1 if self.calls else -1
+
+    def forward(self, x):
+        _ = self.sign
+        return super().forward(x)
+
+
+class Inherited(Moody):
+    """Decides in its parent's."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+def chosen(*, flip: bool) -> nn.Module:
+    """Decides in a function that it closes over."""
+    turn = lambda x: -x if flip else x  # noqa: E731
+
+    class Closed(Net):
+        def forward(self, x):
+            return turn(super().forward(x))
+
+    return Closed()
+
+
 def tied() -> nn.Module:
     one = nn.Linear(6, 6)
     return chain(one, nn.ReLU(), one, nn.ReLU(), nn.Linear(6, 3))
@@ -189,6 +269,9 @@ NOT_TAKEN = {
     "two functions": (lambda: chain(nn.Linear(6, 3), nn.ReLU(), nn.Tanh()), CLASSES),
     "a layer of one's own": (lambda: chain(Own(6, 3)), CLASSES),
     "a residual": (Residual, CLASSES), "arithmetic": (Twice, CLASSES), "branches": (Moody, CLASSES),
+    "branches in a function": (Elsewhere, CLASSES), "branches in a method": (Hidden, CLASSES),
+    "branches in its parent": (Inherited, CLASSES), "branches in a property": (Asked, CLASSES),
+    "branches in what it closes over": (lambda: chosen(flip=False), CLASSES),
     "tied weights": (tied, CLASSES), "hooks": (hooked, CLASSES),
     "unused parameters": (unused, CLASSES), "buffers": (buffered, CLASSES),
     "class weights": (Net, nn.CrossEntropyLoss(weight=torch.ones(3))),

@@ -196,11 +196,42 @@ def _layers(calls: list[Call], places: dict[int, int]) -> list[Layer] | None:
 
 
 def _branches(part: nn.Module) -> bool:
-    """Return whether a module of the user's own takes one way or another."""
-    if type(part).__module__.startswith("torch.nn."):
-        return False
-    words = [one.opname for one in dis.get_instructions(type(part).forward)]
-    return any("_IF_" in word for word in words)
+    """Return whether a module of the user's own takes one way or another when it is called."""
+    own = type(part)
+    return any(_may_branch(function, own, set()) for function in _named(own, "forward"))
+
+
+def _named(own: type, name: str) -> list[Any]:
+    """Return what a class, and those it is made from, call ``name``; torch's own left out."""
+    found = [vars(each).get(name) for each in own.__mro__ if not _is_torchs(each)]
+    return [getattr(each, "fget", each) for each in found if each is not None]  # a property's
+
+
+def _may_branch(function: Any, own: type, seen: set[Any]) -> bool:
+    """Return whether ``function``, or a function or method that it names, has a condition.
+
+    What is not Python's is taken to have one, unless it is torch's.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None or code in seen:
+        return code is None
+    seen.add(code)
+    cells = function.__closure__ or ()
+    named = [cell.cell_contents for cell in cells if cell.cell_contents is not own]
+    for one in dis.get_instructions(code):
+        if "_IF_" in one.opname:
+            return True
+        if one.opname == "LOAD_GLOBAL":
+            named.append(function.__globals__.get(one.argval))
+        if one.opname in ("LOAD_METHOD", "LOAD_ATTR"):
+            named += _named(own, one.argval)
+    called = [each for each in named if callable(each) and not _is_torchs(each)]
+    return any(_may_branch(each, own, seen) for each in called)
+
+
+def _is_torchs(thing: Any) -> bool:
+    module = str(getattr(thing, "__module__", None) or "")
+    return module.split(".")[0] in ("torch", "builtins", "_operator") or thing is super
 
 
 def _is_nothing(called: Any) -> bool:
