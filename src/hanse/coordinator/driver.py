@@ -5,6 +5,7 @@ for each of its own events to be durable before anybody sees what follows from i
 released once.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,8 +79,8 @@ class Driver:
                     self._wait(seen, HELD_S)
                 elif not self.turn(seen):
                     self._wait(seen, self.wakes(seen) - self.run.clock.now())
-        except JournalBroken:
-            raise
+        except JournalBroken as error:  # its writer ends the process, perhaps while this is told
+            os.write(2, f"Error: [journal] {error}\n".encode())
         except OSError as error:
             fail_stop(error)
 
