@@ -9,8 +9,9 @@
 5. Randomness by name: (seed, round, client, epoch).
 6. ``MKL_CBWR`` is set before the first matrix product of the process, so that MKL's results do not
    depend on the alignment of what user code slices: to ``AVX2,STRICT``, and to ``AVX512`` on
-   Intel's processors that have it, whose products do not depend on it either (a test holds that)
-   and are twice as fast so. Own settings of the variable are respected.
+   Intel's processors that have it, whose products did not depend on it either wherever the suite
+   ran (a test looks), and are up to three times as fast so. Own settings of the variable are
+   respected.
 
 What is promised holds for one processor family and one set of library versions; a *fingerprint*
 tells two machines apart before they train.
