@@ -143,7 +143,7 @@ def test_a_run_file_says_that_clients_have_data_of_their_own(tmp_path):
     assert file.sketch.cohort == 5
     result = hanse.simulate(run)
     assert result.history[-1]["central"]["accuracy"] >= 0
-    assert hanse.simulate(tmp_path / "run.toml", workers=2, start_method="spawn").model_digest == (
+    assert hanse.simulate(tmp_path / "run.toml", workers=2, backend="spawn").model_digest == (
         result.model_digest
     )
 

@@ -112,7 +112,7 @@ def test_spawned_workers_and_this_process_agree_where_the_run_file_says_so(tmp_p
     run = replace(load(run_file), engine="batched")
     here = hanse.simulate(run)
     assert here.spec.engine == "batched"
-    assert hanse.simulate(run, workers=2, start_method="spawn").model_digest == here.model_digest
+    assert hanse.simulate(run, workers=2, backend="spawn").model_digest == here.model_digest
 
 
 def test_faults_and_refusals_are_those_of_one_by_one():

@@ -100,7 +100,7 @@ def test_another_seed_makes_another_model(name):
 
 @pytest.mark.parametrize("few", FEW)
 def test_one_worker_process_makes_the_model_that_this_process_makes(few):
-    assert CASES[few].run(workers=1, start_method="fork").model_digest == digest(few)
+    assert CASES[few].run(workers=1, backend="fork").model_digest == digest(few)
 
 
 @pytest.mark.parametrize("few", FEW)
@@ -237,7 +237,7 @@ def run_file(tmp_path) -> Path:
 
 def test_spawned_workers_make_the_same_model_also_with_another_seed_and_more_rounds(run_file):
     changed = {"seed": 8, "rounds": 3}
-    spawned = hanse.simulate(run_file, start_method="spawn", workers=2, **changed)
+    spawned = hanse.simulate(run_file, backend="spawn", workers=2, **changed)
     assert spawned.model_digest == hanse.simulate(run_file, **changed).model_digest
     assert spawned.model_digest != hanse.simulate(run_file).model_digest
 
@@ -245,20 +245,20 @@ def test_spawned_workers_make_the_same_model_also_with_another_seed_and_more_rou
 def test_spawned_workers_refuse_settings_that_the_run_file_does_not_hold(run_file):
     local = LocalTraining(lr=1.0)
     with pytest.raises(hanse.ConfigError, match="spawn") as caught:
-        hanse.simulate(run_file, local=local, start_method="spawn", workers=1)
+        hanse.simulate(run_file, local=local, backend="spawn", workers=1)
     assert caught.value.hint
 
 
 def test_spawned_workers_honour_what_is_set_beside_the_run_file(run_file):
     changed = parse(run_file, ["local.lr=0.3", "rounds=3"]).load()
-    spawned = hanse.simulate(changed, start_method="spawn", workers=2)
+    spawned = hanse.simulate(changed, backend="spawn", workers=2)
     assert spawned.model_digest == hanse.simulate(changed).model_digest
     assert spawned.model_digest != hanse.simulate(run_file, rounds=3).model_digest
 
 
 def test_spawned_workers_need_a_run_file():
     with pytest.raises(hanse.ConfigError, match="spawn"):
-        CASES["logistic"].run(start_method="spawn", workers=2)
+        CASES["logistic"].run(backend="spawn", workers=2)
 
 
 @pytest.mark.parametrize("few", FEW)

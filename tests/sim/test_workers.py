@@ -20,7 +20,7 @@ from torch import nn
 import hanse
 from hanse import ConfigError, LocalTraining
 from hanse.errors import DataError, HanseWarning, TaskError, TransportError
-from hanse.sim.processes import even
+from hanse.sim.crew import even
 from hanse.train.torch import TorchTask
 
 DATA = federation(clients=4)
@@ -138,7 +138,7 @@ def test_a_spawned_worker_that_is_killed_is_spawned_again(tmp_path):
         f'task = "app:task"\ndata = "app:data"\nsites = {sorted(DATA)}\nrounds = 2\n'
     )
     with pytest.warns(HanseWarning, match="ended with status -9"):
-        found = hanse.simulate(run_file, workers=2, start_method="spawn", callbacks=[KillIn(1)])
+        found = hanse.simulate(run_file, workers=2, backend="spawn", callbacks=[KillIn(1)])
     assert found.model_digest == hanse.simulate(run_file).model_digest
 
 
@@ -263,13 +263,11 @@ def test_no_more_workers_are_started_than_there_are_clients():
     assert seen == [len(DATA)]
 
 
-@pytest.mark.parametrize("start_method", ["fork", None])
-def test_two_threads_in_a_forked_worker_are_refused(start_method):
+@pytest.mark.parametrize("backend", ["fork", None])
+def test_two_threads_in_a_forked_worker_are_refused(backend):
     """A pool of threads does not survive a fork: the worker would wait for them forever."""
     with pytest.raises(ConfigError, match=r"threads|spawned") as caught:
-        hanse.simulate(
-            binary(), DATA, local=LocalTraining(threads=2), workers=2, start_method=start_method
-        )
+        hanse.simulate(binary(), DATA, local=LocalTraining(threads=2), workers=2, backend=backend)
     assert "one" in str(caught.value) + caught.value.hint
 
 

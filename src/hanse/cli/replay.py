@@ -11,6 +11,7 @@ from rich.text import Text
 from hanse.cli.explain import Assignments
 from hanse.cli.screen import Debug, out
 from hanse.errors import ConfigError
+from hanse.sim.crew import BackendName
 
 
 def replay_command(
@@ -20,7 +21,12 @@ def replay_command(
         typer.Option("--run-file", metavar="RUN.toml", help="Its run file, if it has moved."),
     ] = None,
     assignments: Assignments = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Processes.")
+    ] = None,
+    backend: Annotated[
+        BackendName | None, typer.Option("--backend", help="Where workers run, as for hanse run.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Train RUN_DIR's run again, counting whom it counted; say whether the model is the same.
@@ -45,7 +51,7 @@ def replay_command(
             f"{folder} was run with other settings or other code than {run_file or 'its run file'}",
             hint="replay with the files that it was run with",
         )
-    found = replay(run, Folder(folder).history(), workers=workers)
+    found = replay(run, Folder(folder).history(), workers=workers, backend=backend)
     same = found.model_digest == result["model_digest"]
     said = "the same model" if same else "ANOTHER MODEL"
     out().print(

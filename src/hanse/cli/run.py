@@ -13,14 +13,20 @@ from hanse.cli.results import print_results
 from hanse.cli.rounds import Lines, Screen
 from hanse.cli.screen import INTERRUPTED, Debug, err, out
 from hanse.config.parse import parse
+from hanse.sim.crew import BackendName
 from hanse.sim.repeat import fresh, repeat, unfinished
 
 
 def run_command(
     run_file: RunFilePath,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="Processes; the result is the same.")
-    ] = 1,
+        int | None,
+        typer.Option("--workers", metavar="N", help="Processes; the result is the same."),
+    ] = None,
+    backend: Annotated[
+        BackendName | None,
+        typer.Option("--backend", help="Where workers run: processes here, or a Ray cluster."),
+    ] = None,
     rounds: Annotated[int | None, typer.Option("--rounds", help="Override the rounds.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Override the seed.")] = None,
     seeds: Annotated[
@@ -63,12 +69,15 @@ def run_command(
             out=path,
             baselines=baselines,
             workers=workers,
+            backend=backend,
             resume=resume,
             callbacks=() if quiet or as_json else (view,),
         )
     except KeyboardInterrupt:
         screen.close()
-        _say_how_to_go_on(run_file, path, chosen, workers, seeds, baselines=baselines, drop=drop)
+        where = [] if workers is None else ["--workers", str(workers)]
+        where += [] if backend is None else ["--backend", backend]
+        _say_how_to_go_on(run_file, path, chosen, where, seeds, baselines=baselines, drop=drop)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         screen.close()
@@ -82,7 +91,7 @@ def _say_how_to_go_on(
     run_file: Path,
     path: Path | None,
     chosen: list[str],
-    workers: int,
+    where: list[str],
     seeds: int,
     *,
     baselines: bool,
@@ -93,7 +102,7 @@ def _say_how_to_go_on(
         return
     words = ["hanse", "run", str(run_file)]
     words += [word for assignment in chosen for word in ("--set", assignment)]
-    words += [] if workers == 1 else ["--workers", str(workers)]
+    words += where
     words += [] if seeds == 1 else ["--seeds", str(seeds)]
     words += ["--baselines"] if baselines else []
     words += ["--drop"] if drop else []

@@ -12,11 +12,11 @@ from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError, HanseError
 from hanse.report.environment import environment
 from hanse.sim.checkpoint import Checkpoint
+from hanse.sim.crew import BackendName
 from hanse.sim.engine import Choice, choose
 from hanse.sim.judge import Judge
 from hanse.sim.output import Folder
 from hanse.sim.pool import Pool, open_pool
-from hanse.sim.processes import StartMethod
 from hanse.sim.result import Best, Result
 from hanse.sim.rounds import perform
 from hanse.sim.run import Callback, Run
@@ -51,11 +51,11 @@ class Driver:
         """Appoint the judge."""
         self.judge = Judge(self.run)
 
-    def run_through(self, workers: int, start_method: StartMethod | None, resume: bool) -> Result:
+    def run_through(self, workers: int | None, backend: BackendName | None, resume: bool) -> Result:
         """Run from the start, or from the folder's checkpoint, to the last round."""
         self._settle_engine(resume)
         with self.run.task.exactly(self.run.local.threads) as fingerprint:
-            result = self._run(workers, start_method, resume, fingerprint)
+            result = self._run(workers, backend, resume, fingerprint)
         if self.folder is not None:
             self.folder.end(result)
         for callback in self.callbacks:
@@ -75,7 +75,7 @@ class Driver:
         self.run = replace(self.run, engine=choice.engine)
 
     def _run(
-        self, workers: int, start_method: StartMethod | None, resume: bool, fingerprint: str
+        self, workers: int | None, backend: BackendName | None, resume: bool, fingerprint: str
     ) -> Result:
         spec, began = self.run.spec, time.monotonic()
         program = StrategyProgram(
@@ -83,7 +83,7 @@ class Driver:
         )
         at, kept = self._start(program, spec, resume)
         try:
-            pool = open_pool(self.run, spec, workers, start_method, fingerprint)
+            pool = open_pool(self.run, spec, workers, backend, fingerprint)
             try:
                 pool.restore(kept)
                 self._prepare(spec, pool)

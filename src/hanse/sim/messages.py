@@ -21,6 +21,8 @@ from hanse.errors import (
 )
 from hanse.sim.station import Kept
 
+Answer = tuple[dict[str, Any], Kept]
+"""JSON, and arrays: owner → name → array."""
 KINDS: dict[str, type[HanseError]] = {
     kind.__name__: kind
     for kind in (

@@ -8,8 +8,8 @@ from hanse.core.layout import Vector
 from hanse.core.reduce import Accumulator
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
+from hanse.sim.crew import BackendName, Counts, Crew, targets_in
 from hanse.sim.population import Targets
-from hanse.sim.processes import Counts, Processes, StartMethod, targets_in
 from hanse.sim.run import Run
 from hanse.sim.station import Kept, Outcome, station_of
 
@@ -100,17 +100,24 @@ class InProcess:
 
 
 def open_pool(
-    run: Run, spec: RunSpec, workers: int, start_method: StartMethod | None, fingerprint: str
-) -> InProcess | Processes:
-    """Return a pool of ``workers`` (1: this process), but of no more than there are clients.
+    run: Run, spec: RunSpec, workers: int | None, backend: BackendName | None, fingerprint: str
+) -> InProcess | Crew:
+    """Return a pool of ``workers``, but of no more than there are clients.
 
+    By default this process is the only one, and on Ray there are as many as have processors.
     ``fingerprint`` is this process's; ConfigError if a worker's differs.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ConfigError(f"workers = {workers}", hint="give 1 or more")
-    workers = min(workers, len(spec.clients))
-    return (
-        InProcess(run, spec)
-        if workers == 1 and start_method is None
-        else Processes(run, spec, workers, start_method, fingerprint)
-    )
+    most = len(spec.clients)
+    if backend == "ray":
+        from hanse.sim.on_ray import Ray
+
+        ray = Ray(run, spec, None if workers is None else min(workers, most))
+        return Crew(run, spec, ray, min(ray.workers, most), fingerprint)
+    workers = min(workers or 1, most)
+    if workers == 1 and backend is None:
+        return InProcess(run, spec)
+    from hanse.sim.processes import Processes
+
+    return Crew(run, spec, Processes(run, spec, workers, backend), workers, fingerprint)

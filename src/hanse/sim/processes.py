@@ -1,107 +1,58 @@
-"""Workers: persistent processes that train a cohort together, each its own clients.
-
-They are started once per run. Messages carry client ids and small numbers as JSON; the model and
-the running sums lie in one file of shared memory, and what clients keep stays in the worker that
-trains them: a client always goes to the same worker, and one that keeps nothing only mostly.
-
-A worker that dies is started again, and trains again what it has trained of the round: the same
-bits. Where clients keep something between rounds it is gone with the worker, and the run ends.
-"""
+"""Workers as processes of this machine: pipes for messages, shared memory for vectors."""
 
 import multiprocessing
 import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from hanse.core.accelerate import warm
-from hanse.core.canonical import Json
 from hanse.core.layout import Vector
-from hanse.core.numbered import Numbered
-from hanse.core.reduce import Accumulator
 from hanse.core.spec import RunSpec
 from hanse.core.step import Integers
-from hanse.errors import ConfigError, HanseError, HanseWarning, TransportError
+from hanse.errors import ConfigError
 from hanse.sim.arena import Arena
-from hanse.sim.messages import receive, revive, send
-from hanse.sim.population import Targets
+from hanse.sim.crew import Gone, Line, Message
+from hanse.sim.messages import Answer, receive, send
+from hanse.sim.recipe import recipe
 from hanse.sim.run import Run
-from hanse.sim.station import Kept, Outcome
+from hanse.sim.station import Kept
+from hanse.sim.worker import forked, spawned
 
-StartMethod = Literal["fork", "spawn"]
-Counts = dict[str, Mapping[str, int | Integers]]
-Message = Mapping[str, Any]
-Answer = tuple[dict[str, Any], Kept]
-MOST_DEATHS: Final = 3
-"""How often a worker may die of one message: the next time it is the message."""
-
-
-class Gone(TransportError):
-    """A worker is gone."""
+Start = Literal["fork", "spawn"]
 
 
 @dataclass
-class Worker:
-    """One worker process, seen from the parent, and what it has done since the last taking.
-
-    ``trained``: the messages; ``scalars``, ``extras``, ``reports``: what its answers sum to. (Its
-    sum of vectors is in shared memory.)
-    """
+class Pipe:
+    """The line to a process."""
 
     process: Any
-    pipe: Connection
-    scalars: Integers
-    extras: dict[str, Integers]
-    reports: int = 0
-    trained: list[Message] = field(default_factory=list[Message])
+    connection: Connection
 
     def send(self, message: Message, arrays: Kept | None = None) -> None:
-        """Send a message; Gone if the worker is."""
+        """Send a message; Gone if the process is."""
         try:
-            send(self.pipe, message, arrays)
+            send(self.connection, message, arrays)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._gone() from error
 
     def receive(self) -> Answer:
-        """Return the worker's answer; raise the error that it met, or Gone."""
+        """Return the process's answer, or Gone."""
         try:
-            answer, arrays = receive(self.pipe)
+            return receive(self.connection)
         except (EOFError, OSError) as error:
             raise self._gone() from error
-        if "error" in answer:
-            raise revive(answer["error"])
-        return answer, arrays
-
-    def add(self, message: Message, answer: Answer) -> None:
-        """Count what it has trained."""
-        told, arrays = answer
-        sums: Mapping[str, Integers] = arrays[""]
-        self.scalars += sums["scalars"]
-        for name, extra in self.extras.items():
-            extra += sums[name]
-        self.reports += told["reports"]
-        self.trained.append(message)
-
-    def forget(self) -> None:
-        """Begin again with nothing trained."""
-        self.scalars.fill(0)
-        for extra in self.extras.values():
-            extra.fill(0)
-        self.reports = 0
-        self.trained.clear()
 
     def end(self) -> None:
-        """End the process, which was asked to stop or is beyond that."""
+        """End the process."""
         self.process.join(5.0)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-        self.pipe.close()
+        self.connection.close()
 
     def _gone(self) -> Gone:
         self.process.join(1.0)
@@ -111,229 +62,55 @@ class Worker:
         )
 
 
-def even(shares: Mapping[int, list[str]], sizes: Mapping[str, float]) -> None:
-    """Move clients from the workers with most to do to those with least, as long as it helps.
-
-    Each move takes the client that comes nearest to half of the difference (Graham's bound for
-    longest first, 1969, is 4/3 of the best; here most stay where their data is).
-    """
-    loads = {index: sum(sizes[client] for client in ids) for index, ids in shares.items()}
-    for _ in sizes:
-        most, least = max(loads, key=loads.__getitem__), min(loads, key=loads.__getitem__)
-        gap = loads[most] - loads[least]
-        moved = min(shares[most], key=lambda c: abs(sizes[c] - gap / 2), default=None)
-        if moved is None or not 0 < sizes[moved] < gap:
-            return
-        shares[most].remove(moved)
-        shares[least].append(moved)
-        loads[most] -= sizes[moved]
-        loads[least] += sizes[moved]
-
-
 class Processes:
-    """``workers`` persistent processes. See :class:`hanse.sim.pool.Pool`."""
+    """The machine's own processes, forked or spawned. See :class:`hanse.sim.crew.Backend`."""
 
-    def __init__(
-        self,
-        run: Run,
-        spec: RunSpec,
-        workers: int,
-        start_method: StartMethod | None,
-        fingerprint: str,
-    ) -> None:
-        """Start the workers and wait until each has its kernel; raises what they raise."""
-        self.run, self.spec, self.fingerprint = run, spec, fingerprint
-        self.method = _method(run, start_method)
-        ids = run.population.ids
-        is_listed = not isinstance(ids, Numbered)
-        self.places = {client: k for k, client in enumerate(ids)} if is_listed else {}
-        self.keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
-        self.workers, self.sizes = list[Worker](), dict[str, float]()
+    def __init__(self, run: Run, spec: RunSpec, workers: int, start: Start | None) -> None:
+        """Make the shared memory; ConfigError where there is no room for it."""
+        self.run, self.spec, self.workers = run, spec, workers
+        self.method = _method(run, start)
         warm(spec.layout.dtype, "float64")
         path = Arena.create(spec, workers)
         self.file = os.open(path, os.O_RDWR)  # so long its memory stays, and can be opened again
         try:
             self.arena = Arena.open(path, spec, workers)
-            for index in range(workers):
-                self.workers.append(self._start(index, workers))
-            for worker in self.workers:
-                self._greet(worker)
-        except BaseException:
-            self.close()
-            raise
         finally:
             path.unlink(missing_ok=True)
 
-    def _start(self, index: int, workers: int) -> Worker:
-        from hanse.sim import worker
-
+    def start(self, index: int) -> Pipe:
+        """Start a process."""
         context: Any = multiprocessing.get_context(self.method)
         ours, theirs = context.Pipe()
-        path = f"/proc/{os.getpid()}/fd/{self.file}"
-        arguments: tuple[Any, ...] = (theirs, path, index, workers)
+        place: Any = (theirs, f"/proc/{os.getpid()}/fd/{self.file}", index, self.workers)
         if self.method == "fork":
-            target: Callable[..., None] = worker.forked
-            arguments = (*arguments, self.run, self.spec, ours)
+            target, arguments = forked, (*place, self.run, self.spec, ours)
         else:
-            target, arguments = worker.spawned, (*arguments, worker.recipe(self.run))
+            target, arguments = spawned, (*place, recipe(self.run))
         process = context.Process(target=target, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        bound = self.spec.bound
-        scalars = np.zeros(bound.scalars_size, dtype=np.int64)
-        extras = {name: np.zeros(size, dtype=np.int64) for name, size in bound.extras.items()}
-        return Worker(process, ours, scalars, extras)
+        return Pipe(process, ours)
 
-    def _greet(self, worker: Worker) -> None:
-        """Wait until a worker has its kernel; ConfigError if it computes other bits."""
-        if worker.receive()[0]["fingerprint"] != self.fingerprint:
-            raise ConfigError(
-                "worker processes compute other bits than this one",
-                hint="set MKL_CBWR before Python starts (AVX2,STRICT), or import hanse before any "
-                "matrix product",
-            )
+    def publish(self, model: Vector) -> None:
+        """Put ``model`` where all processes read it."""
+        np.copyto(self.arena.model, model)
 
-    def _by_worker(self, clients: Iterable[str]) -> dict[int, list[str]]:
-        shares = dict[int, list[str]]()
-        for client in clients:
-            place = self.places[client] if self.places else self.run.population.ids.index(client)
-            shares.setdefault(place % len(self.workers), []).append(client)
-        return shares
-
-    def _evenly(self, clients: Sequence[str]) -> dict[int, list[str]]:
-        """Return who trains where in this round: each at its place, but for a few that even out
-        how many examples the workers have. Where clients keep something, none can go elsewhere.
-        """
-        shares = {index: list[str]() for index in range(len(self.workers))}
-        shares |= self._by_worker(clients)
-        if not self.keeps and self.sizes:
-            usual = sum(self.sizes.values()) / len(self.sizes)
-            even(shares, {client: self.sizes.get(client, usual) for client in clients})
-        return {index: ids for index, ids in shares.items() if ids}
-
-    def _ask(self, messages: Mapping[int, Message]) -> dict[int, Answer]:
-        """Send each worker its message, all at once; return the answers."""
-        for index, message in messages.items():
-            with suppress(Gone):  # seen when its answer does not come
-                self.workers[index].send(message)
-        return {index: self._answer(index, message) for index, message in messages.items()}
-
-    def _answer(self, index: int, message: Message) -> Answer:
-        """Return a worker's answer to a message that was sent, though it may die of it."""
-        for _ in range(MOST_DEATHS):
-            try:
-                return self.workers[index].receive()
-            except Gone as error:
-                if self.keeps:
-                    raise
-                self._replace(index, error)
-                with suppress(Gone):
-                    self.workers[index].send(message)
-        return self.workers[index].receive()
-
-    def _replace(self, index: int, error: Gone) -> None:
-        """Start a worker again, and let it train again what it has trained since the taking."""
-        warnings.warn(f"{error}; its clients train again", HanseWarning, stacklevel=2)
-        dead = self.workers[index]
-        dead.end()
-        self.arena.sums[index].fill(0)
-        self.workers[index] = fresh = self._start(index, len(self.workers))
-        self._greet(fresh)
-        for message in dead.trained:
-            fresh.send(message)
-            fresh.add(message, fresh.receive())
-
-    def prepare(self, clients: Sequence[str]) -> Targets:
-        """Read and check the data of ``clients``, all workers at once."""
-        asked = {
-            index: {"do": "prepare", "clients": ids}
-            for index, ids in self._by_worker(clients).items()
-        }
-        found = {c: kept for _, arrays in self._ask(asked).values() for c, kept in arrays.items()}
-        return targets_in(clients, found)
-
-    def train(
-        self, start: Vector, clients: Sequence[str], round: int, announced: Mapping[str, Json]
-    ) -> list[Outcome]:
-        """Train ``clients``, each at its worker, all workers at once."""
-        np.copyto(self.arena.model, start)
-        asked = {
-            index: {"do": "train", "clients": ids, "round": round, "announced": announced}
-            for index, ids in self._evenly(clients).items()
-        }
-        found = dict[str, Outcome]()
-        for index, answer in self._ask(asked).items():
-            self.workers[index].add(asked[index], answer)
-            if not self.run.population.is_many:
-                self.sizes |= answer[0]["sizes"]
-            found |= {row[0]: Outcome(*row) for row in answer[0]["outcomes"]}
-        return [found[client] for client in clients]
-
-    def take(self) -> Accumulator:
-        """Merge the workers' sums, and start anew."""
-        total = self.spec.bound.accumulator()
-        for worker, partial in zip(self.workers, self.arena.sums, strict=True):
-            total.vector += partial
-            partial.fill(0)
-            total.scalars += worker.scalars
-            for name, extra in worker.extras.items():
-                total.extras[name] += extra
-            total.reports += worker.reports
-            worker.forget()
-        return total
-
-    def commit(self, counted: Iterable[str]) -> None:
-        """Let the counted clients keep what they would keep, each at its worker."""
-        shares = self._by_worker(counted)
-        for index, worker in enumerate(self.workers):
-            with suppress(Gone):  # seen when it is asked for something
-                worker.send({"do": "commit", "clients": shares.get(index, [])})
-
-    def evaluate(self, vector: Vector, clients: Sequence[str], round: int) -> Counts:
-        """Evaluate ``clients``, all workers at once."""
-        np.copyto(self.arena.model, vector)
-        asked = {
-            index: {"do": "evaluate", "clients": ids, "round": round}
-            for index, ids in self._by_worker(clients).items()
-        }
-        counts = Counts()
-        for answer, arrays in self._ask(asked).values():
-            for client, numbers in answer["numbers"].items():
-                counts[client] = {**numbers, **arrays.get(client, {})}  # pyright: ignore
-        return {client: counts[client] for client in clients if client in counts}
-
-    def kept(self) -> Kept:
-        """Collect what all clients keep."""
-        answers = self._ask({index: {"do": "kept"} for index in range(len(self.workers))})
-        return {client: kept for _, arrays in answers.values() for client, kept in arrays.items()}
-
-    def restore(self, kept: Kept) -> None:
-        """Give clients back what they kept, each at its worker."""
-        for index, ids in self._by_worker(kept).items():
-            self.workers[index].send({"do": "restore"}, {client: kept[client] for client in ids})
+    def gather(self, into: Integers, lines: Mapping[int, Line]) -> None:
+        """Add what these processes have in shared memory, where a death does not reach it."""
+        for index in lines:
+            into += self.arena.sums[index]
 
     def close(self) -> None:
-        """Ask the workers to end; end those that do not."""
-        for worker in self.workers:
-            with suppress(HanseError):
-                worker.send({"do": "stop"})
-        for worker in self.workers:
-            worker.end()
-        self.workers.clear()
+        """Let go of the shared memory."""
         os.close(self.file)
 
 
-def targets_in(clients: Iterable[str], found: Kept) -> Targets:
-    """Return each client's training targets among what ``prepare`` found."""
-    return {client: found.get(client, {}).get("targets") for client in clients}
-
-
-def _method(run: Run, start_method: StartMethod | None) -> StartMethod:
+def _method(run: Run, start: Start | None) -> Start:
     """Return how to start workers: a fork has no threads of its parent's, and waits for them."""
     can_fork = hasattr(os, "fork") and run.local.threads == 1
-    if start_method == "fork" and not can_fork:
+    if start == "fork" and not can_fork:
         raise ConfigError(
             f"local threads = {run.local.threads}, and a forked worker can have one only",
-            hint='use start_method="spawn" with a run file, or workers = 1',
+            hint='use backend="spawn" with a run file, or workers = 1',
         )
-    return start_method or ("fork" if can_fork else "spawn")
+    return start or ("fork" if can_fork else "spawn")

@@ -20,10 +20,10 @@ from hanse.errors import ConfigError
 from hanse.report.html import write_report
 from hanse.report.numerals import Interval, interval
 from hanse.sim.baselines import baselines as train_baselines
+from hanse.sim.crew import BackendName
 from hanse.sim.engine import as_begun
 from hanse.sim.files import write_whole
 from hanse.sim.output import Folder
-from hanse.sim.processes import StartMethod
 from hanse.sim.run import Callback, Run
 from hanse.sim.simulate import simulate
 
@@ -93,8 +93,8 @@ def repeat(
     *,
     out: Path,
     baselines: bool = False,
-    workers: int = 1,
-    start_method: StartMethod | None = None,
+    workers: int | None = None,
+    backend: BackendName | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Summary:
@@ -123,7 +123,7 @@ def repeat(
             done = simulate(
                 one,
                 workers=workers,
-                start_method=start_method,
+                backend=backend,
                 out=folder,
                 resume=resume and folder.exists(),
                 callbacks=callbacks,

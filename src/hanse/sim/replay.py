@@ -15,8 +15,8 @@ from hanse.core.numbered import Numbered
 from hanse.core.program import Done
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError
+from hanse.sim.crew import BackendName
 from hanse.sim.pool import Pool, open_pool
-from hanse.sim.processes import StartMethod
 from hanse.sim.run import Run
 from hanse.strategies import GlobalModel, StrategyProgram
 
@@ -38,8 +38,8 @@ def replay(
     run: Run,
     trace: Sequence[Mapping[str, Any]],
     *,
-    workers: int = 1,
-    start_method: StartMethod | None = None,
+    workers: int | None = None,
+    backend: BackendName | None = None,
 ) -> Replayed:
     """Run the rounds of ``trace`` again: ``round``, ``counted`` and ``aborted`` of each row.
 
@@ -50,7 +50,7 @@ def replay(
     program = StrategyProgram(run.strategy, spec.layout, run.local, run.pipeline, run.rounds)
     state, states = program.initial(run.described[1]), dict[str, Any]()
     with run.task.exactly(run.local.threads) as fingerprint:
-        pool = open_pool(run, spec, workers, start_method, fingerprint)
+        pool = open_pool(run, spec, workers, backend, fingerprint)
         try:
             for row in trace:
                 state, states = _round(program, state, states, row, spec, pool)

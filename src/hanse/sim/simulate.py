@@ -11,11 +11,11 @@ from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining
 from hanse.data.site import Site
 from hanse.errors import ConfigError
+from hanse.sim.crew import BackendName
 from hanse.sim.driver import Driver
 from hanse.sim.faults import Faults
 from hanse.sim.output import Folder
 from hanse.sim.population import Given, Population, Sites
-from hanse.sim.processes import StartMethod
 from hanse.sim.result import Result
 from hanse.sim.run import Asked, Callback, OnError, Run
 from hanse.strategies import Strategy, fedavg
@@ -39,21 +39,23 @@ def simulate(
     engine: Asked | None = None,
     on_error: OnError | None = None,
     sources: Mapping[str, str | Path] | None = None,
-    workers: int = 1,
-    start_method: StartMethod | None = None,
+    workers: int | None = None,
+    backend: BackendName | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     checkpoint_s: float = 5.0,
 ) -> Result:
-    """Simulate a federated run in this process or in ``workers`` persistent ones; same bits.
+    """Simulate a federated run in this process, or in ``workers`` persistent ones; same bits.
 
     The first argument is a run file (``simulate("run.toml")``), a :class:`Run`, or a task with
     ``data`` (a function of a site with ``sites``, a mapping client → (train, test), or a
     population). Defaults: FedAvg, ``Weight(by="examples")``, one local epoch, ten rounds, seed 0.
     What is given beside a run file replaces what it says. ``engine``: ``exact`` (default), the bits
     of real sites; ``batched``, many clients at once; ``auto``, the faster one. ``on_error``:
-    ``fail`` (default) or ``drop``, for a client whose data or training raises. ``out``: a folder to
+    ``fail`` (default) or ``drop``, for a client whose data or training raises. ``backend``: where
+    workers run, ``fork`` or ``spawn`` for processes of this machine (default: what suits), ``ray``
+    for as many as the cluster has processors for, or ``workers``. ``out``: a folder to
     write to, with a checkpoint at least every ``checkpoint_s`` seconds; ``resume``: go on from
     that. Raises ConfigError, PipelineError, DataError or TaskError before the first round where it
     can.
@@ -78,9 +80,7 @@ def simulate(
     if resume and out is None:
         raise ConfigError("resume needs the folder of the run", hint="give out=...")
     folder = None if out is None else Folder(Path(out))
-    return Driver(run, folder, tuple(callbacks), checkpoint_s).run_through(
-        workers, start_method, resume
-    )
+    return Driver(run, folder, tuple(callbacks), checkpoint_s).run_through(workers, backend, resume)
 
 
 def as_run(

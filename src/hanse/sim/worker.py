@@ -1,22 +1,25 @@
 """A worker process: waits for messages, trains the clients that they name, answers with numbers."""
 
-import json
 import os
 import sys
-from dataclasses import astuple, replace
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hanse.core.layout import Vector
 from hanse.core.reduce import Accumulator
 from hanse.core.spec import RunSpec
-from hanse.errors import ConfigError, HanseError
+from hanse.core.step import Integers
+from hanse.errors import HanseError
 from hanse.sim.arena import Arena
-from hanse.sim.messages import preserve, quiet, receive, send
+from hanse.sim.messages import Answer, preserve, quiet, receive, send
+from hanse.sim.recipe import cook
 from hanse.sim.run import Run
-from hanse.sim.station import Kept, Station, station_of
+from hanse.sim.station import Kept, station_of
 
 
 def forked(
@@ -39,45 +42,13 @@ def spawned(pipe: Connection, path: str, index: int, workers: int, how: str) -> 
     quiet()
 
     def serve() -> None:
-        run = _cook(how)
+        run = cook(how)
         _serve(pipe, path, index, workers, run, run.spec)
 
     _guarded(pipe, serve)
 
 
-def recipe(run: Run) -> str:
-    """Return what a spawned worker needs to make ``run`` again; ConfigError if it cannot."""
-    if "run_file" not in run.references:
-        raise ConfigError(
-            "a worker that is spawned cannot find this run's objects",
-            hint='start from a run file, or use start_method="fork" with one thread per client',
-        )
-    told: dict[str, Any] = {
-        "references": dict(run.references),
-        "seed": run.seed,
-        "rounds": run.rounds,
-    }
-    told |= {"engine": run.engine, "on_error": run.on_error}
-    how = json.dumps(told)
-    if _cook(how).spec.hash != run.spec.hash:
-        raise ConfigError(
-            f"a worker that is spawned reads {run.references['run_file']}, and this run has other "
-            "settings",
-            hint='write them into the run file, or use start_method="fork"',
-        )
-    return how
-
-
-def _cook(how: str) -> Run:
-    from hanse.config.parse import parse
-
-    told = json.loads(how)
-    overrides = json.loads(told["references"].get("overrides", "[]"))
-    run = parse(Path(told.pop("references")["run_file"]), overrides).load()
-    return replace(run, **told)
-
-
-def _guarded(pipe: Connection, serve: Any) -> None:
+def _guarded(pipe: Connection, serve: Callable[[], None]) -> None:
     """Serve; tell the parent what went wrong; end quietly when the parent is gone."""
     try:
         serve()
@@ -92,72 +63,71 @@ def _guarded(pipe: Connection, serve: Any) -> None:
 def _serve(pipe: Connection, path: str, index: int, workers: int, run: Run, spec: RunSpec) -> None:
     arena = Arena.open(Path(path), spec, workers)
     with run.task.exactly(run.local.threads) as fingerprint:
-        station = station_of(run, spec)
+        worker = Worker(run, spec, spec.bound.accumulator(arena.sums[index]))
         send(pipe, {"fingerprint": fingerprint})
-        _listen(pipe, station, spec.bound.accumulator(arena.sums[index]), run, arena)
+        while (message := receive(pipe))[0]["do"] != "stop":
+            answer = worker.answer(*message, arena.model)
+            if answer is not None:
+                send(pipe, *answer)
 
 
-def _listen(pipe: Connection, station: Station, into: Accumulator, run: Run, arena: Arena) -> None:
-    while True:
-        message, arrays = receive(pipe)
+class Worker:
+    """Answers messages, whichever way they come: a kernel, its clients, a running sum."""
+
+    def __init__(self, run: Run, spec: RunSpec, into: Accumulator) -> None:
+        """Build the kernel. ``into``: where the shares of the clients are summed."""
+        self.run, self.into, self.station = run, into, station_of(run, spec)
+
+    def answer(self, message: Mapping[str, Any], arrays: Kept, model: Vector) -> Answer | None:
+        """Do what a message asks for; return the answer, if it wants one.
+
+        ``model``: the global model, for those that need it.
+        """
         try:
-            if not _answer(pipe, message, arrays, station, into, run, arena):
-                return
+            match message["do"]:
+                case "train":
+                    return self._train(message, model)
+                case "evaluate":
+                    return self._evaluate(message, model)
+                case "prepare":
+                    return {}, self.station.prepare(message["clients"])
+                case "commit":
+                    self.station.commit(message["clients"])
+                case "kept":
+                    return {}, self.station.kept
+                case "restore":
+                    self.station.kept = dict(arrays)
+                case _:
+                    return {}, {}
         except HanseError as error:
-            send(pipe, {"error": preserve(error)})
+            return {"error": preserve(error)}, {}
+        return None
+
+    def _train(self, message: Mapping[str, Any], model: Vector) -> Answer:
+        clients, opened, into = message["clients"], self.station.opened, self.into
+        known = set(opened)
+        if message["anew"]:
+            into.vector.fill(0)
+        outcomes = self.station.train(
+            model, clients, self.run.work, message["round"], message["announced"], into
+        )
+        rows = [astuple(outcome) for outcome in outcomes]
+        sizes = {c: opened[c][0].n for c in clients if c in opened and c not in known}
+        told = {"outcomes": rows, "reports": into.reports, "sizes": sizes}
+        small: Kept = {"": {"scalars": into.scalars.copy(), **_copies(into.extras)}}
+        into.reports = 0
+        for array in (into.scalars, *into.extras.values()):
+            array.fill(0)
+        return told, small
+
+    def _evaluate(self, message: Mapping[str, Any], model: Vector) -> Answer:
+        counts = self.station.evaluate(model, message["clients"], message["round"])
+        numbers = {c: {k: v for k, v in m.items() if isinstance(v, int)} for c, m in counts.items()}
+        arrays: Kept = {
+            c: {k: v for k, v in m.items() if isinstance(v, np.ndarray)} for c, m in counts.items()
+        }
+        return {"numbers": numbers}, arrays
 
 
-def _answer(
-    pipe: Connection,
-    message: dict[str, Any],
-    arrays: Kept,
-    station: Station,
-    into: Accumulator,
-    run: Run,
-    arena: Arena,
-) -> bool:
-    match message["do"]:
-        case "train":
-            _train(pipe, message, station, into, run, arena)
-        case "evaluate":
-            _evaluate(pipe, message, station, arena)
-        case "prepare":
-            send(pipe, {}, station.prepare(message["clients"]))
-        case "commit":
-            station.commit(message["clients"])
-        case "kept":
-            send(pipe, {}, station.kept)
-        case "restore":
-            station.kept = dict(arrays)
-        case _:
-            return False
-    return True
-
-
-def _train(
-    pipe: Connection,
-    message: dict[str, Any],
-    station: Station,
-    into: Accumulator,
-    run: Run,
-    arena: Arena,
-) -> None:
-    clients, round, announced = message["clients"], message["round"], message["announced"]
-    known = set(station.opened)
-    outcomes = station.train(arena.model, clients, run.work, round, announced, into)
-    sizes = {c: station.opened[c][0].n for c in clients if c in station.opened and c not in known}
-    arrays: Kept = {"": {"scalars": into.scalars, **into.extras}}
-    rows = [astuple(outcome) for outcome in outcomes]
-    send(pipe, {"outcomes": rows, "reports": into.reports, "sizes": sizes}, arrays)
-    into.reports = 0
-    for array in (into.scalars, *into.extras.values()):
-        array.fill(0)
-
-
-def _evaluate(pipe: Connection, message: dict[str, Any], station: Station, arena: Arena) -> None:
-    counts = station.evaluate(arena.model, message["clients"], message["round"])
-    numbers = {c: {k: v for k, v in m.items() if isinstance(v, int)} for c, m in counts.items()}
-    arrays: Kept = {
-        c: {k: v for k, v in m.items() if isinstance(v, np.ndarray)} for c, m in counts.items()
-    }
-    send(pipe, {"numbers": numbers}, arrays)
+def _copies(arrays: Mapping[str, Integers]) -> dict[str, Integers]:
+    return {name: array.copy() for name, array in arrays.items()}
