@@ -96,7 +96,7 @@ class TestRun:
         assert json.loads(ran.out)["model_digest"] == whole["model_digest"]
         (line,) = ran.err.splitlines()
         assert line.startswith("Warning: worker process")
-        assert "status -9; its clients train again" in line
+        assert "status -9; another takes its place" in line
 
     def test_the_engine_of_a_run_file_is_used_and_told(self, small):
         engine = ("--set", 'engine="batched"', "--set", "task=app:classes")
