@@ -20,6 +20,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from environments import made  # noqa: E402
+
 PEERS = HERE / "peers"
 CASES = ((10, 1.0, 3), (10, 100.0, 2))
 SHORT = 20
@@ -30,19 +34,6 @@ SCRIPTS = {
     "flower": PEERS / "drive_flower.py",
     "nvflare": PEERS / "drive_nvflare.py",
 }
-
-
-def made(peer: str) -> None:
-    """Make the peer's environment, if it is not there with these versions."""
-    folder, wanted = PEERS / f".venv-{peer}", PEERS / f"{peer}.txt"
-    stamp = folder / "installed.txt"
-    if stamp.exists() and stamp.read_text() == wanted.read_text():
-        return
-    print(f"Installing {peer} into {folder}", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "-qq", "-r", str(wanted)], check=True)
-    stamp.write_text(wanted.read_text())
 
 
 def measured(system: str, sites: int, mb: float, rounds: int) -> dict[str, float]:
@@ -96,7 +87,7 @@ def main() -> None:
     """Measure, print, keep."""
     systems, cases = asked()
     for system in set(systems) & {"flower", "nvflare"}:
-        made(system)
+        made(PEERS, system)
     kept = []
     for case in cases:
         found = {}

@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from jobs import JOBS
@@ -25,21 +26,20 @@ RESULTS = HERE.parent / "results" / "simulation.json"
 SMALL = ["exact", "exact-2", "batched", "batched/numpy", "batched-2"]
 SIDES = {"tiny": SMALL, "mlp": SMALL, "cnn": ["exact", "exact-2", "bare-2"], "cnn500": ["exact-2"]}
 OTHERS = ["exact", "exact-2"]
+BOUND = ["taskset", "-c", "0"]
 
 
 class Side:
-    """A runner."""
+    """A runner: it has done two rounds when it is made."""
 
-    def __init__(self, job: str, name: str) -> None:
-        side, _, kernels = name.partition("/")
-        bound = [] if side.rpartition("-")[2].isdigit() else ["taskset", "-c", "0"]
-        words = [*bound, sys.executable, str(HERE / "runner.py"), job, name]
-        self.rounds = JOBS[job].rounds
-        environment = {**os.environ, "HANSE_NUMBA": "0" if kernels == "numpy" else "1"}
+    def __init__(self, words: list[str], rounds: int, **more: str) -> None:
+        self.rounds = rounds
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | more
         )
         self.first_s = self.measure(1)["age"]
+        second = self.measure(1)
+        self.norms = {name: second[name] for name in ("norm", "moved") if name in second}
 
     def measure(self, rounds: int = 0) -> dict[str, float]:
         """Do rounds; return what each took."""
@@ -52,10 +52,22 @@ class Side:
         self.process.communicate()
 
 
-def compared(job: str, names: list[str], rounds: int) -> dict[str, object]:
+def ours(job: str, name: str) -> Side:
+    """Start a side of our own."""
+    side, _, kernels = name.partition("/")
+    bound = [] if side.rpartition("-")[2].isdigit() else BOUND
+    words = [*bound, sys.executable, str(HERE / "runner.py"), job, name]
+    return Side(words, JOBS[job].rounds, HANSE_NUMBA="0" if kernels == "numpy" else "1")
+
+
+def compared(
+    job: str, names: list[str], rounds: int, started: Callable[[str, str], Side] = ours
+) -> dict[str, dict[str, float]]:
     """Return what each side took, and its ratio to the naive loop's processor time and wall."""
-    sides = {name: Side(job, name) for name in ("naive", *names)}
+    sides = dict[str, Side]()
     try:
+        for name in ("naive", *names):
+            sides[name] = started(job, name)
         for side in sides.values():
             for _ in range(5 if side.rounds > 1 else 1):  # until every client was opened
                 side.measure()
@@ -63,10 +75,10 @@ def compared(job: str, names: list[str], rounds: int) -> dict[str, object]:
     finally:
         for side in sides.values():
             side.close()
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, float]] = {}
     for name in sides:
         row: dict[str, float] = {"private_mib": max(one[name]["private"] for one in told) / 2**20}
-        row["first_s"] = sides[name].first_s
+        row |= {"first_s": sides[name].first_s, **sides[name].norms}
         for what in ("cpu", "wall"):
             row[f"{what}_s"] = statistics.median(one[name][what] for one in told)
             ratios = [one[name][what] / one["naive"]["cpu"] for one in told]

@@ -2,60 +2,23 @@
 
     python benchmarks/simulation/runner.py JOB SIDE
 
-reads numbers from standard input, does so many measurements of rounds, and answers each with a line
-of JSON: processor and wall seconds a round, of the whole tree of processes.
+reads numbers from standard input, does so many rounds, and answers each with a line of JSON:
+processor and wall seconds a round, of the whole tree of processes (``meter.py``).
 """
 
-import json
 import multiprocessing
-import os
 import sys
-import time
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jobs import JOBS, Job, cohort
+from meter import norms, rounds
 from torch import nn
 
 from hanse.core.samplers import FixedSize
-
-TICK = 1e-9
-
-
-def tree(root: int) -> list[int]:
-    """Return a process and all below it."""
-    found, todo = [], [root]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            todo += map(int, task.read_text().split())
-    return found
-
-
-def cpu_s() -> float:
-    """Return the processor seconds of this process and those below it, to the microsecond."""
-    below = [pid for pid in tree(os.getpid()) if pid != os.getpid()]
-    ran = [path for pid in below for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-    return time.process_time() + sum(float(path.read_text().split()[0]) for path in ran) * TICK
-
-
-def age_s() -> float:
-    """Return the seconds since this process was started."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    up = float(Path("/proc/uptime").read_text().split()[0])
-    return up - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def private() -> int:
-    """Return the bytes of memory of the tree that are no file's, each shared page in its part."""
-    names = ("Pss_Anon", "Pss_Shmem")
-    told = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in tree(os.getpid())]
-    rows = [line.split() for text in told for line in text.splitlines()]
-    return 1024 * sum(int(row[1]) for row in rows if row[0].rstrip(":") in names)
 
 
 class Naive:
@@ -64,8 +27,15 @@ class Naive:
     def __init__(self, job: Job) -> None:
         torch.manual_seed(0)
         self.job, self.model, self.loss = job, job.model(), nn.CrossEntropyLoss()
+        self.start = self.weights()
         data = job.data().items()
         self.data = {c: (torch.from_numpy(x), torch.from_numpy(y)) for c, (x, y) in data}
+
+    def weights(self) -> np.ndarray:
+        return nn.utils.parameters_to_vector(self.model.parameters()).detach().numpy()
+
+    def told(self) -> dict[str, float]:
+        return norms(self.weights(), self.start)
 
     def round(self, number: int) -> None:
         start = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -201,16 +171,9 @@ def side_of(name: str, job: Job) -> Naive | Bare | Ours:
 def main() -> None:
     """Serve until standard input ends."""
     torch.set_num_threads(1)
-    job = JOBS[sys.argv[1]]
-    side, number = side_of(sys.argv[2], job), 0
-    for line in sys.stdin:
-        cpu, wall = cpu_s(), time.perf_counter()
-        for _ in range(int(line)):
-            side.round(number := number + 1)
-        took = int(line)
-        told = {"cpu": (cpu_s() - cpu) / took, "wall": (time.perf_counter() - wall) / took}
-        told["age"] = age_s()
-        print(json.dumps({**told, "private": private()}), flush=True)
+    side = side_of(sys.argv[2], JOBS[sys.argv[1]])
+    for number in rounds(side.told if isinstance(side, Naive) else dict):
+        side.round(number)
     side.close()
 
 
