@@ -19,11 +19,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from environments import made
+
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent))
-
-from environments import made  # noqa: E402
-
 PEERS = HERE / "peers"
 CASES = ((10, 1.0, 3), (10, 100.0, 2))
 SHORT = 20

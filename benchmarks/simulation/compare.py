@@ -33,7 +33,7 @@ class Side:
     """A runner: it has done two rounds when it is made."""
 
     def __init__(self, words: list[str], rounds: int, **more: str) -> None:
-        self.rounds = rounds
+        self.words, self.rounds = words, rounds
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | more
         )
@@ -46,7 +46,9 @@ class Side:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(rounds or self.rounds, file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit(f"{' '.join(self.words)} ended with {self.process.wait()}")
+        return json.loads(line)
 
     def close(self) -> None:
         self.process.communicate()
