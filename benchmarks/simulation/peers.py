@@ -8,7 +8,7 @@ in the same run. pfl and FedJAX are one process on processor 0, Flower has two a
 wall is to be read beside that of ``exact-2``. After two rounds, the weights of what runs in torch
 must be as long as those of the naive loop, and have gone as far: who computes something else is not
 compared. Results are written to benchmarks/results/simulation-peers.json, in the place of those of
-the same jobs and sides.
+the same jobs.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def main() -> None:
                 cpu, wall = (found[peer][key] / found[side][key] for key in keys)
                 print(f"{job}: {peer} takes {cpu:.2f} × the processor time of {side}, "
                       f"{wall:.2f} × its wall", flush=True)  # fmt: skip
-        told["jobs"][job] = {**told["jobs"].get(job, {}), **found}
+        told["jobs"][job] = found
         RESULTS.write_text(json.dumps({**told, "environment": environment()}, indent=1) + "\n")
 
 
