@@ -38,7 +38,7 @@ TORCH = ("pfl", "flower")
 OURS = ("exact", "exact-2", "batched")
 BATCHED = ("tiny", "mlp")
 NAMED = ("pfl", "flwr", "ray", "fedjax", "jax", "jaxlib", "torch", "numpy")
-LIMITS = {"norm": 0.01, "moved": 0.1}
+LIMITS = {"norm": 0.01, "moved": 0.15}
 """How far a peer's norms may be from the naive loop's, as a part of them: batches differ."""
 
 
