@@ -83,7 +83,8 @@ bench: $(VENV)/dev  ## what a round costs beside a bare PyTorch loop, and beside
 	$(BIN)/python benchmarks/deployed/compare.py
 
 .PHONY: bench-peers
-bench-peers: $(VENV)/dev  ## the same beside Flower and NVFlare, each in an environment of its own
+bench-peers: $(VENV)/dev  ## the same beside pfl, Flower, FedJAX and NVFlare, each in an environment of its own
+	$(BIN)/python benchmarks/simulation/peers.py
 	$(BIN)/python benchmarks/deployed/peers.py
 
 .PHONY: constraints
@@ -93,5 +94,5 @@ constraints: $(VENV)/dev  ## choose new versions for constraints.txt (needs uv)
 
 .PHONY: clean
 clean:  ## remove all that was made here, runs/ excepted
-	rm -rf $(VENV) .venv-core benchmarks/deployed/peers/.venv-* site build dist .coverage .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-core benchmarks/*/peers/.venv-* site build dist .coverage .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

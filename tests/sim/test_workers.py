@@ -152,17 +152,66 @@ def test_workers_that_die_of_a_client_again_and_again_end_the_run(workers):
     assert time.monotonic() - began < 30
 
 
-def test_with_a_worker_goes_what_its_clients_keep_and_the_run_can_be_resumed(tmp_path):
-    def model() -> nn.Module:
-        return nn.Sequential(nn.BatchNorm1d(FEATURES), tabular())
+class Kept(nn.BatchNorm1d):
+    """Keeps its running mean at the client."""
 
-    task = TorchTask(model=model, loss=nn.BCEWithLogitsLoss(), buffers="local")
-    with pytest.raises(TransportError, match="ended with status -9"):
-        hanse.simulate(
-            task, DATA, rounds=6, workers=2, callbacks=[KillIn(3)], out=tmp_path, checkpoint_s=0
-        )
-    result = hanse.simulate(task, DATA, rounds=6, out=tmp_path, resume=True)
-    assert result.model_digest == hanse.simulate(task, DATA, rounds=6).model_digest
+    def __init__(self, deed) -> None:
+        super().__init__(FEATURES)
+        self.inner, self.deed, self.turns = Doing(deed), deed, 0
+
+    def forward(self, x):
+        return self.inner(x) if bool((x == 7).all()) else self.inner(super().forward(x))
+
+
+def keeping(deed=int) -> TorchTask:
+    return TorchTask(model=partial(Kept, deed), loss=nn.BCEWithLogitsLoss(), buffers="local")
+
+
+class Seen(KillIn):
+    """Notes what it is told, and kills a worker once."""
+
+    def __init__(self, *rounds: int) -> None:
+        super().__init__(0)
+        self.deaths, self.told = set(rounds), list[int | str]()
+
+    def on_start(self, run, spec) -> None:
+        self.told.append("start")
+
+    def on_round(self, row) -> None:
+        self.told.append(row["round"])
+        if row["round"] in self.deaths:
+            os.kill(min(children()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("every_s", "back"), [(0, 2), (1e9, 0), (None, 0)])
+def test_with_a_worker_goes_what_its_clients_keep_and_the_run_goes_back_for_it(
+    tmp_path, every_s, back
+):
+    """To its last checkpoint; where there is none, to its start. Nobody hears of a round twice."""
+    seen, wanted = Seen(3), hanse.simulate(keeping(), DATA, rounds=6)
+    where = {} if every_s is None else {"out": tmp_path / "run", "checkpoint_s": every_s}
+    with pytest.warns(HanseWarning, match=f"status -9; back to round {back}"):
+        found = hanse.simulate(keeping(), DATA, rounds=6, workers=2, callbacks=[seen], **where)
+    assert (found.model_digest, rows(found)) == (wanted.model_digest, rows(wanted))
+    assert seen.told == ["start", 1, 2, 3, 4, 5, 6]
+    if where:
+        assert numbers(where["out"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_worker_that_dies_in_mid_round_of_what_clients_keep_changes_nothing(tmp_path):
+    wanted = hanse.simulate(keeping(), marked(), rounds=3)
+    with pytest.warns(HanseWarning, match="status -9; back to round"):
+        found = hanse.simulate(keeping(once(tmp_path, die)), marked(), rounds=3, workers=2)
+    assert found.model_digest == wanted.model_digest
+
+
+def test_a_run_goes_back_so_often_and_no_more():
+    """A worker dies after each of the first rounds that are new."""
+    with (
+        pytest.warns(HanseWarning, match="back to round 0"),
+        pytest.raises(TransportError, match="ended with status -9"),
+    ):
+        hanse.simulate(keeping(), DATA, rounds=6, workers=2, callbacks=[Seen(1, 2, 3, 4)])
 
 
 @pytest.mark.parametrize("workers", [1, 2])

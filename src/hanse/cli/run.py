@@ -51,7 +51,7 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Simulate the federation that RUN.toml describes, in this machine alone."""
+    """Simulate the federation that RUN.toml describes, on this machine or on a cluster."""
     chosen = [*(assignments or ())]
     chosen += [] if rounds is None else [f"rounds={rounds}"]
     chosen += [] if seed is None else [f"seed={seed}"]

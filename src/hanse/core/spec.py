@@ -194,6 +194,11 @@ class RunSpec:
         nothing = Layout(self.layout.dtype, ())
         return Pipeline().bind(nothing, cohort=len(self.clients), scalars=self.evaluation_scalars)
 
+    @property
+    def clients_keep(self) -> bool:
+        """Whether clients keep something between rounds: what steps remember, local parameters."""
+        return self.bound.facts.memory or self.layout.span("local") != slice(0, 0)
+
     def json(self) -> dict[str, Json]:
         """Return the spec as it is hashed and stored."""
         grid, ids = self.bound.grids["model"], in_order(self.clients)

@@ -6,7 +6,8 @@ worker that trains them: a client always goes to the same worker, and one that k
 mostly.
 
 A worker that dies is started again, and trains again what it has trained of the round: the same
-bits. Where clients keep something between rounds it is gone with the worker, and the run ends.
+bits. Where clients keep something between rounds it is gone with the worker, and the caller is told
+so (:class:`Gone`).
 """
 
 import warnings
@@ -146,7 +147,7 @@ class Crew:
         ids = run.population.ids
         is_listed = not isinstance(ids, Numbered)
         self.places = {client: k for k, client in enumerate(ids)} if is_listed else {}
-        self.keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
+        self.keeps = spec.clients_keep
         self.workers, self.sizes = list[Member](), dict[str, float]()
         try:
             for index in range(workers):

@@ -1,18 +1,21 @@
 """The driver of a simulated run: rounds, evaluation, folder, callbacks."""
 
 import time
-from contextlib import suppress
+import warnings
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from hanse.core.canonical import Json
 from hanse.core.pipeline import Kept as States
 from hanse.core.program import Done
 from hanse.core.spec import RunSpec
-from hanse.errors import ConfigError, HanseError
+from hanse.errors import ConfigError, HanseError, HanseWarning
 from hanse.report.environment import environment
 from hanse.sim.checkpoint import Checkpoint
-from hanse.sim.crew import BackendName
+from hanse.sim.crew import BackendName, Gone
 from hanse.sim.engine import Choice, choose
 from hanse.sim.judge import Judge
 from hanse.sim.output import Folder
@@ -22,6 +25,8 @@ from hanse.sim.rounds import perform
 from hanse.sim.run import Callback, Run
 from hanse.strategies import GlobalModel, StrategyProgram
 
+MOST_STEPS_BACK = 3
+"""How often a run goes back to its checkpoint, since a worker is gone with what clients kept."""
 CHECKED_FIRST = 64
 """Up to so many clients, all data is read and checked before the first round."""
 
@@ -32,6 +37,10 @@ class Progress:
 
     model: GlobalModel
     states: States
+
+
+Start = tuple[Progress, dict[str, Any]]
+"""Where a run begins or goes on: there, and what its clients keep."""
 
 
 @dataclass
@@ -46,6 +55,8 @@ class Driver:
     saved_at: float = 0.0
     is_between_rounds: bool = True
     noted: dict[str, Json] = field(default_factory=dict[str, Json])
+    told: int | None = None
+    """The last round that the callbacks know of, once they know that the run has started."""
 
     def __post_init__(self) -> None:
         """Appoint the judge."""
@@ -81,17 +92,10 @@ class Driver:
         program = StrategyProgram(
             self.run.strategy, spec.layout, self.run.local, self.run.pipeline, self.run.rounds
         )
-        at, kept = self._start(program, spec, resume)
+        opened = partial(open_pool, self.run, spec, workers, backend, fingerprint)
+        start = self._start(program, spec, resume)
         try:
-            pool = open_pool(self.run, spec, workers, backend, fingerprint)
-            try:
-                pool.restore(kept)
-                self._prepare(spec, pool)
-                for callback in self.callbacks:
-                    callback.on_start(self.run, spec)
-                at = self._rounds(program, at, spec, pool)
-            finally:
-                pool.close()
+            at = self._ahead(program, start, spec, opened)
         except BaseException:
             if self.folder is not None and not self.history:
                 self.folder.abandon()
@@ -102,6 +106,40 @@ class Driver:
             self.run.task, spec, at.model.vector, self.history, seconds, self.judge.best, out
         )
 
+    def _ahead(
+        self, program: StrategyProgram, start: Start, spec: RunSpec, opened: Callable[[], Pool]
+    ) -> Progress:
+        """Run to the last round, though a worker may die with what its clients kept."""
+        for _ in range(MOST_STEPS_BACK):
+            try:
+                return self._through(program, start, spec, opened)
+            except Gone as error:
+                if not spec.clients_keep:
+                    raise
+                start = self._step_back(program, spec, error)
+        return self._through(program, start, spec, opened)
+
+    def _through(
+        self, program: StrategyProgram, start: Start, spec: RunSpec, opened: Callable[[], Pool]
+    ) -> Progress:
+        at, kept = start
+        with closing(opened()) as pool:
+            pool.restore(kept)
+            self._prepare(spec, pool)
+            if self.told is None:
+                self.told = at.model.round
+                for callback in self.callbacks:
+                    callback.on_start(self.run, spec)
+            return self._rounds(program, at, spec, pool)
+
+    def _step_back(self, program: StrategyProgram, spec: RunSpec, error: Gone) -> Start:
+        """Return the last checkpoint, or the start: what clients kept is gone with a worker."""
+        self.history, self.judge = [], Judge(self.run)
+        start = self._start(program, spec, resume=self.folder is not None)
+        back = f"back to round {start[0].model.round}, with what its clients kept"
+        warnings.warn(f"{error}; {back}", HanseWarning, stacklevel=2)
+        return start
+
     def _prepare(self, spec: RunSpec, pool: Pool) -> None:
         """Check the data of few clients before anything is trained; note who holds what."""
         few = len(spec.clients) <= CHECKED_FIRST and not self.run.population.is_many
@@ -109,9 +147,7 @@ class Driver:
         if self.folder is not None:
             self.folder.note_population(spec, self.run.population.summary(targets))
 
-    def _start(
-        self, program: StrategyProgram, spec: RunSpec, resume: bool
-    ) -> tuple[Progress, dict[str, Any]]:
+    def _start(self, program: StrategyProgram, spec: RunSpec, resume: bool) -> Start:
         """Return where to begin: at the checkpoint, or with the initial model."""
         at, kept = Progress(program.initial(self.run.described[1]), {}), dict[str, Any]()
         if self.folder is None:
@@ -142,8 +178,10 @@ class Driver:
                 self.is_between_rounds = False
                 at = self._round(program, at, spec, pool)
                 self.is_between_rounds = True
-                for callback in self.callbacks:
-                    callback.on_round(self.history[-1])
+                if self.told is None or at.model.round > self.told:
+                    self.told = at.model.round
+                    for callback in self.callbacks:
+                        callback.on_round(self.history[-1])
             except BaseException:
                 if self.history:
                     with suppress(HanseError):
@@ -166,7 +204,7 @@ class Driver:
         return Progress(after, done.states)
 
     def _save(self, at: Progress, spec: RunSpec, pool: Pool) -> None:
-        keeps = spec.bound.facts.memory or spec.layout.span("local") != slice(0, 0)
+        keeps = spec.clients_keep
         if self.folder is None or (keeps and not self.is_between_rounds):
             return  # in mid-round, what clients keep may be ahead of the model
         best, kept = self.judge.best, pool.kept() if keeps else {}
