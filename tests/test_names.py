@@ -54,7 +54,10 @@ def test_a_name_like_no_other_gets_the_list_only():
     with pytest.raises(PipelineError) as raised:
         lookup("step", "zzz")
     assert str(raised.value) == 'unknown step "zzz"'
-    assert raised.value.hint == "known are clip, gaussian_noise, sum, weight"
+    assert (
+        raised.value.hint
+        == "known are adaptive_clip, clip, gaussian_noise, local_gaussian_noise, sum, weight"
+    )
 
 
 def test_an_installed_package_may_offer_a_step(monkeypatch):

@@ -4,8 +4,10 @@
 
 Each side is a process of its own, and they take turns, one measurement at a time: the figure is the
 median of the ratios of neighbours, which a machine whose speed drifts does not move. One core: all
-but the sides with several workers are bound to processor 0. Results, with versions and processor,
-are written to benchmarks/results/simulation.json, in the place of those of the same jobs.
+but the sides with several workers are bound to processor 0, and tell what a round costs beside the
+training of its clients: to plan, weight, clip, check, sum and decode. Results, with versions and
+processor, are written to benchmarks/results/simulation.json, in the place of those of the same
+jobs.
 """
 
 import argparse
@@ -87,11 +89,17 @@ def compared(
             row[f"{what}_ratio"] = statistics.median(ratios)
             row[f"{what}_least"], row[f"{what}_most"] = min(ratios), max(ratios)
         found[name] = row
+        beside = [
+            one[name]["cpu"] - one[name]["training"] for one in told if one[name].get("training")
+        ]
+        if beside:
+            row["engine_ms"] = 1e3 * statistics.median(beside) / JOBS[job].cohort
+        own = f"; beside training {row['engine_ms']:.3f} ms a client" if beside else ""
         print(
             f"{job:6} {name:13} {1e3 * row['cpu_s']:9.2f} ms of processor, {row['cpu_ratio']:.3f} "
             f"× naive ({row['cpu_least']:.3f} to {row['cpu_most']:.3f}); wall "
             f"{1e3 * row['wall_s']:9.2f} ms, {row['wall_ratio']:.3f} ×; "
-            f"{row['private_mib']:.0f} MiB; first round {row['first_s']:.1f} s after the start",
+            f"{row['private_mib']:.0f} MiB; first round after {row['first_s']:.1f} s{own}",
             flush=True,
         )
     return found

@@ -8,6 +8,7 @@ processor and wall seconds a round, of the whole tree of processes (``meter.py``
 
 import multiprocessing
 import sys
+import time
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -107,6 +108,9 @@ class Bare:
                 torch._foreach_add_(self.parameters, grads, alpha=-self.job.lr)
         return nn.utils.parameters_to_vector(self.parameters).detach().sub_(self.shared[0])
 
+    def told(self) -> dict[str, float]:
+        return {}
+
     def round(self, number: int) -> None:
         chosen = cohort(self.job, [*self.data], number)
         for index, pipe in enumerate(self.pipes):
@@ -144,12 +148,35 @@ class Ours:
         self.pool = open_pool(run, run.spec, workers, None, fingerprint)
         self.program = StrategyProgram(run.strategy, run.spec.layout, local, steps, run.rounds)
         self.state = self.program.initial(run.described[1])
+        self.training_s, self.rounds = 0.0, 0
+        if workers == 1:
+            station = self.pool.station
+            for trainer in (station.kernel, station.trainer if engine == "batched" else None):
+                if trainer is not None:
+                    trainer.train = self.timed(trainer.train)
+
+    def timed(self, train: Any) -> Any:
+        def within(*arguments: Any) -> Any:
+            began = time.process_time()
+            try:
+                return train(*arguments)
+            finally:
+                self.training_s += time.process_time() - began
+
+        return within
+
+    def told(self) -> dict[str, float]:
+        """Return the processor seconds of training in a round, since the last asking."""
+        rounds, self.rounds = self.rounds, 0
+        seconds, self.training_s = self.training_s, 0.0
+        return {"training": seconds / rounds} if seconds else {}
 
     def round(self, number: int) -> None:
         ask = self.program.ask(self.state)
         assert ask.round == number
         done = self.perform(ask, self.run.spec, self.run.faults, self.pool, {})
         self.state = self.program.absorb(self.state, done.total)
+        self.rounds += 1
 
     def close(self) -> None:
         self.pool.close()
@@ -172,7 +199,7 @@ def main() -> None:
     """Serve until standard input ends."""
     torch.set_num_threads(1)
     side = side_of(sys.argv[2], JOBS[sys.argv[1]])
-    for number in rounds(side.told if isinstance(side, Naive) else dict):
+    for number in rounds(side.told):
         side.round(number)
     side.close()
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hanse.core.pipeline import Pipeline
     from hanse.core.reduce import Sum
     from hanse.core.samplers import All, FixedSize, Poisson
-    from hanse.core.spec import Evaluation, Quorum, RunSpec
+    from hanse.core.spec import Evaluation, Privacy, Quorum, RunSpec
     from hanse.core.weight import Weight
     from hanse.core.work import LocalTraining
     from hanse.data.schema import AtLeast, Category, Integer, Number, Schema
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         TaskError,
         TransportError,
     )
-    from hanse.privacy import Clip, GaussianNoise
+    from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
     from hanse.sim.faults import Faults
     from hanse.sim.process import process
     from hanse.sim.result import Result
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveClip",
     "All",
     "AtLeast",
     "BudgetError",
@@ -56,11 +57,13 @@ __all__ = [
     "GaussianNoise",
     "HanseError",
     "Integer",
+    "LocalGaussianNoise",
     "LocalTraining",
     "Number",
     "Pipeline",
     "PipelineError",
     "Poisson",
+    "Privacy",
     "ProtocolError",
     "Quorum",
     "Result",
@@ -92,13 +95,13 @@ _HOMES = {
     "hanse.core.pipeline": ("Pipeline",),
     "hanse.core.reduce": ("Sum",),
     "hanse.core.samplers": ("All", "FixedSize", "Poisson"),
-    "hanse.core.spec": ("Evaluation", "Quorum", "RunSpec"),
+    "hanse.core.spec": ("Evaluation", "Privacy", "Quorum", "RunSpec"),
     "hanse.core.weight": ("Weight",),
     "hanse.core.work": ("LocalTraining",),
     "hanse.data.schema": ("AtLeast", "Category", "Integer", "Number", "Schema"),
     "hanse.data.site": ("Site",),
     "hanse.errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "hanse.privacy": ("Clip", "GaussianNoise"),
+    "hanse.privacy": ("AdaptiveClip", "Clip", "GaussianNoise", "LocalGaussianNoise"),
     "hanse.sim.faults": ("Faults",),
     "hanse.sim.process": ("process",),
     "hanse.sim.result": ("Result",),
@@ -106,7 +109,7 @@ _HOMES = {
     "hanse.sim.simulate": ("simulate",),
     "hanse.strategies": ("Strategy", *(name for name in __all__ if name.startswith("fed"))),
 }
-_PACKAGES = ("data", "train")
+_PACKAGES = ("data", "privacy", "train")
 """Packages that users reach as ``hanse.train.torch`` without an import of their own."""
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

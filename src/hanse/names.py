@@ -23,7 +23,7 @@ from hanse.core.step import Step
 from hanse.core.weight import Weight
 from hanse.data import PARTITIONERS, Partitioner
 from hanse.errors import ConfigError, HanseError, PipelineError, TaskError
-from hanse.privacy import Clip, GaussianNoise
+from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
 from hanse.source import only_source
 from hanse.strategies import (
     ServerOptimizer,
@@ -43,7 +43,7 @@ __all__ = ["METRICS", "PARTITIONERS", "REDUCERS", "SAMPLERS", "SERVERS", "STEPS"
 __all__ += ["Kind", "lookup", "nearest", "resolve"]
 
 STEPS: Final[dict[str, Callable[..., Step]]] = {
-    step.name: step for step in (Weight, Clip, GaussianNoise)
+    step.name: step for step in (Weight, Clip, AdaptiveClip, GaussianNoise, LocalGaussianNoise)
 }
 REDUCERS: Final[dict[str, Callable[..., Step]]] = {step.name: step for step in (Sum,)}
 SAMPLERS: Final[dict[str, Callable[..., Sampler]]] = {

@@ -16,12 +16,12 @@ from hanse.core.metrics import METRICS
 from hanse.core.pipeline import Pipeline
 from hanse.core.reduce import Sum
 from hanse.core.samplers import FixedSize, Poisson
-from hanse.core.spec import Evaluation, Quorum, RunSpec
+from hanse.core.spec import Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining
 from hanse.errors import ProtocolError
 from hanse.names import SAMPLERS, SERVERS, STEPS, STRATEGIES
-from hanse.privacy import Clip, GaussianNoise
+from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
 from hanse.strategies import (
     Strategy,
     fedadagrad,
@@ -114,7 +114,8 @@ PIPELINES = (
     Pipeline([Weight(by="steps", denominator=10.0)]), Pipeline([Weight(by="uniform")]),
     Pipeline([Clip(norm=2.0**-64)]), Pipeline([Clip(norm=2.0**64)]),
     Pipeline([Weight(by="examples"), Clip(0.1), Sum(limit=0.05)]), Pipeline([Sum()]),
-    Pipeline([Sum(limit=2.0**-64)]), Pipeline([Sum(limit=2**53)]),
+    Pipeline([Sum(limit=2.0**-64)]), Pipeline([Sum(limit=2**53)]), Pipeline([AdaptiveClip()]),
+    Pipeline([Weight(by="uniform"), AdaptiveClip(0.5, 0.9, 0.1, cohort=60, bit_noise=4)]),
 )  # fmt: skip
 
 
@@ -132,14 +133,29 @@ def test_every_step_is_read_back(pipeline, layout):
 
 
 @pytest.mark.parametrize("multiplier", [1, 0.01, 1.1, 100])
-def test_noise_is_read_back(multiplier):
-    steps = [Weight(by="examples", cap=300, denominator=4), Clip(0.75), GaussianNoise(multiplier)]
+@pytest.mark.parametrize("make", [GaussianNoise, LocalGaussianNoise])
+def test_noise_is_read_back(multiplier, make):
+    steps = [Weight(by="examples", cap=300, denominator=4), Clip(0.75), make(multiplier)]
     evaluation = Evaluation(release="none")
     assert_read_back(spec_of(pipeline=Pipeline(steps), layout=PLAIN, evaluation=evaluation))
 
 
+@pytest.mark.parametrize(
+    "privacy", [Privacy(1e-6), Privacy(1e-5, 4), Privacy(1e-5, 4.5, "site", "sites")]
+)
+def test_what_noise_promises_is_read_back(privacy):
+    steps = [Weight(by="uniform", denominator=4), AdaptiveClip(cohort=60), GaussianNoise(0.9)]
+    evaluation = Evaluation(release="none")
+    assert_read_back(
+        spec_of(pipeline=Pipeline(steps), layout=PLAIN, evaluation=evaluation, privacy=privacy)
+    )
+
+
 def test_the_examples_have_every_step():
-    used = {step.name for pipeline in PIPELINES for step in pipeline.steps} | {"gaussian_noise"}
+    used = {step.name for pipeline in PIPELINES for step in pipeline.steps} | {
+        "gaussian_noise",
+        "local_gaussian_noise",
+    }
     assert used == set(STEPS) | {"sum"}
 
 

@@ -13,14 +13,14 @@ from hanse.core.layout import Layout
 from hanse.core.pipeline import Pipeline
 from hanse.core.reduce import Sum
 from hanse.core.samplers import All, FixedSize, Poisson
-from hanse.core.spec import NAMED_CLIENTS, Evaluation, Quorum, RunSpec
+from hanse.core.spec import NAMED_CLIENTS, Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.step import Scalar, Step
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Proximal
 from hanse.data.partition import Iid, Quantity, Shards
 from hanse.data.skew import Dirichlet
 from hanse.errors import ConfigError, PipelineError
-from hanse.privacy import Clip, GaussianNoise
+from hanse.privacy import AdaptiveClip, Clip, GaussianNoise
 from hanse.sim.faults import Faults
 from hanse.sim.population import Partitioned
 from hanse.strategies import fedavg
@@ -98,6 +98,10 @@ OTHERWISE = {
     Weight: {"by": "steps", "cap": 9.0, "denominator": 2.0},
     Clip: {"norm": 2.0},
     GaussianNoise: {"noise_multiplier": 2.0},
+    AdaptiveClip: {
+        "initial": 2.0, "quantile": 0.6, "lr": 0.3, "cohort": 9.0, "bit_noise": 0.7,
+    },
+    Privacy: {"delta": 1e-6, "epsilon": 4.0, "unit": "site", "against": "sites"},
     Sum: {"limit": 4.0},
     FixedSize: {"size": 3},
     Poisson: {"rate": 0.4},
@@ -105,6 +109,7 @@ OTHERWISE = {
 PLAIN = {
     **{kind: kind() for kind in (LocalTraining, Evaluation, Quorum, Faults, Shards, Iid, Sum)},
     Dirichlet: Dirichlet(0.5), Quantity: Quantity(0.5), Weight: Weight(), Clip: Clip(1.0),
+    AdaptiveClip: AdaptiveClip(cohort=8.0, bit_noise=0.5), Privacy: Privacy(1e-5),
     GaussianNoise: GaussianNoise(1.0), FixedSize: FixedSize(2), Poisson: Poisson(0.3),
 }  # fmt: skip
 
@@ -123,6 +128,9 @@ def spec_with(value) -> RunSpec:
         case FixedSize() | Poisson():
             strategy = fedavg(sampler=value)
             return replace(SPEC, sampler=value, strategy=strategy.settings())
+        case Privacy():
+            no_metrics = Evaluation(every=0)
+            return replace(SPEC, pipeline=PRIVATE, evaluation=no_metrics, privacy=value)
         case GaussianNoise():
             steps = [*PRIVATE.steps[:2], value]
             return replace(SPEC, pipeline=Pipeline(steps), evaluation=Evaluation(every=0))
@@ -145,9 +153,9 @@ def test_every_field_of_what_a_run_is_made_of_changes_the_hash(kind, field):
 
 
 def test_every_field_of_a_spec_is_changed_above_or_follows_from_one_that_is():
-    """The sampler is in the strategy's settings; there is one engine."""
+    """The sampler is in the strategy's settings; there is one engine; privacy is below."""
     changed = {name for change in CHANGES.values() for name in change}
-    assert {f.name for f in fields(RunSpec)} - changed == {"sampler", "engine"}
+    assert {f.name for f in fields(RunSpec)} - changed == {"sampler", "engine", "privacy"}
 
 
 def test_the_order_in_which_sites_are_listed_does_not_change_the_hash():

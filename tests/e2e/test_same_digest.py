@@ -135,8 +135,9 @@ step = "weight"
 by = "uniform"
 denominator = 2.0
 [[pipeline]]
-step = "clip"
-norm = 0.5
+step = "adaptive_clip"
+initial = 0.5
+cohort = 40
 [[pipeline]]
 step = "gaussian_noise"
 noise_multiplier = 0.8

@@ -6,7 +6,7 @@ from hanse.core.pipeline import Pipeline
 from hanse.core.reduce import Sum
 from hanse.core.step import Step
 from hanse.core.weight import Weight
-from hanse.privacy import Clip, GaussianNoise
+from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class Example:
 
     step: Step
     before: tuple[Step, ...] = ()
+    unit: float = 1.0
+    """What its decode multiplies the total by."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -38,9 +40,15 @@ EXAMPLES = (
     Example(Clip(norm=2.0**-64)),
     Example(Clip(norm=2.0**64)),
     Example(Clip(norm=0.1), before=(Weight(by="examples"),)),
+    Example(AdaptiveClip(), unit=1.0),
+    Example(AdaptiveClip(1e-6, quantile=0.9), before=(Weight(by="examples"),), unit=1e-6),
+    Example(AdaptiveClip(initial=300.0, cohort=10.0), unit=300.0),
     Example(GaussianNoise(noise_multiplier=1.0), before=PRIVATE),
     Example(GaussianNoise(noise_multiplier=0.01), before=PRIVATE),
     Example(GaussianNoise(noise_multiplier=100), before=PRIVATE),
+    Example(LocalGaussianNoise(noise_multiplier=1.0), before=PRIVATE),
+    Example(LocalGaussianNoise(noise_multiplier=0.01), before=PRIVATE),
+    Example(LocalGaussianNoise(noise_multiplier=100), before=PRIVATE),
     Example(Sum()),
     Example(Sum(limit=8.0)),
     Example(Sum(limit=1e-3), before=(Clip(1.0),)),

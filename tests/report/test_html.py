@@ -14,7 +14,8 @@ from hanse.privacy import Clip, GaussianNoise
 from hanse.report.curves import rounds_svg
 from hanse.report.html import write_report
 from hanse.report.numerals import interval
-from hanse.report.promises import Section, promises, to_json
+from hanse.report.promises import promises, to_json
+from hanse.report.section import Section
 
 FILES = ("spec", "result", "environment", "population", "baselines", "promises")
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "hanse.cli.model:export_command",
     "report": "hanse.cli.report:report_command",
     "replay": "hanse.cli.replay:replay_command",
+    "privacy": "hanse.cli.privacy:app",
     "up": "hanse.cli.up:up_command",
     "login": "hanse.cli.federation:login_command",
     "submit": "hanse.cli.federation:submit_command",

@@ -9,7 +9,7 @@ from rich.text import Text
 from hanse.cli.screen import Debug, out, plain_table
 from hanse.config.parse import parse
 from hanse.report.explain import explain
-from hanse.report.promises import Section
+from hanse.report.section import Section
 
 RunFilePath = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file.")]
 Assignments = Annotated[

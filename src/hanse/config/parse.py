@@ -9,12 +9,17 @@ from hanse.config.document import Document, as_table, override, read
 from hanse.config.runfile import RunFile, Split
 from hanse.config.schema import Keys, build, check, keys_of, shown
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Quorum
+from hanse.core.samplers import Sampler
+from hanse.core.spec import Evaluation, Privacy, Quorum
 from hanse.core.step import Step
 from hanse.core.work import LocalTraining
 from hanse.data.site import check_id
 from hanse.errors import ConfigError
 from hanse.names import lookup
+from hanse.privacy.claims import check as check_promise
+from hanse.privacy.claims import needed
+from hanse.privacy.gaussian import GaussianNoise
+from hanse.privacy.local import LocalGaussianNoise
 from hanse.sim.faults import Faults
 from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
@@ -46,6 +51,7 @@ TOP: Final = Keys(
         "pipeline": list[TABLE],
         "evaluation": TABLE,
         "quorum": TABLE,
+        "privacy": TABLE,
         "faults": TABLE,
     },
     frozenset({"task", "data", "rounds"}),
@@ -74,6 +80,11 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
     _check_range("seed", top.get("seed", 0), 0, LARGEST_SEED)
     split = _split(top)
     strategy = _strategy(top)
+    sites = () if split else _sites(top.get("sites", ()))
+    promised = _table(Privacy, top, "privacy") if "privacy" in top else None
+    clients, steps = len(sites) or (split.clients if split else 0), top.get("pipeline", ())
+    if promised is not None and promised.epsilon is not None:
+        steps = _noised(steps, promised, strategy.sampler, clients, top["rounds"])
     evaluation, central = _evaluation(top.get("evaluation", {}))
     found = RunFile(
         path=path,
@@ -86,17 +97,18 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         contract=top.get("contract"),
         files=top.get("files", ()),
         purpose=_purpose(top.get("purpose", "")),
-        sites=() if split else _sites(top.get("sites", ())),
+        sites=sites,
         split=split,
         sources=_sources(top.get("sources", {}), path.parent),
         strategy=strategy,
         local=_local(top.get("local", {}), strategy),
-        pipeline=Pipeline(_step(*numbered) for numbered in enumerate(top.get("pipeline", ()), 1)),
+        pipeline=Pipeline(_step(*numbered) for numbered in enumerate(steps, 1)),
         rounds=top["rounds"],
         seed=top.get("seed", 0),
         engine=top.get("engine", "exact"),
         evaluation=evaluation,
         quorum=_table(Quorum, top, "quorum"),
+        privacy=promised,
         faults=_table(Faults, top, "faults"),
     )
     _check_whole(found)
@@ -104,9 +116,12 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
 
 
 def _check_whole(found: RunFile) -> None:
-    """Fold the facts over what the run really is, and see that its spec can be written down."""
+    """Fold the facts over what the run really is, see that its spec can be written down, and that
+    its noise keeps its promise.
+    """
     try:
         _ = found.sketch.canonical
+        check_promise(found.sketch)
     except ValueError as error:
         raise ConfigError(f"{found.path.name}: {error}", hint="write a smaller number") from error
 
@@ -241,6 +256,21 @@ def _step(place: int, table: Document) -> Step:
     values = check(table, Keys({"step": str}) | keys_of(make), where, elsewhere=TOP.types)
     del values["step"]
     return make(**values)
+
+
+def _noised(
+    steps: Iterable[Document], promised: Privacy, sampler: Sampler, clients: int, rounds: int
+) -> list[Document]:
+    """Return the tables of ``steps`` with the noise that a promise takes, where none is given."""
+    filled = list[Document]()
+    for table in steps:
+        is_local = table.get("step") == LocalGaussianNoise.name
+        is_noise = is_local or table.get("step") == GaussianNoise.name
+        if is_noise and "noise_multiplier" not in table:
+            found = needed(promised, sampler, clients, rounds, is_local=is_local)
+            table = {**table, "noise_multiplier": found}
+        filled.append(table)
+    return filled
 
 
 def _evaluation(table: Document) -> tuple[Evaluation, str | None]:

@@ -16,7 +16,7 @@ from hanse.config.application import manifest
 from hanse.core.layout import Layout
 from hanse.core.numbered import Numbered
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Quorum, RunSpec
+from hanse.core.spec import Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.work import LocalTraining
 from hanse.data import Partitioner
 from hanse.errors import ConfigError
@@ -71,6 +71,7 @@ class RunFile:
     seed: int
     evaluation: Evaluation
     quorum: Quorum
+    privacy: Privacy | None
     faults: Faults
     engine: Asked = "exact"
 
@@ -107,6 +108,7 @@ class RunFile:
             evaluation_scalars=(),
             evaluation=self.evaluation,
             quorum=self.quorum,
+            privacy=self.privacy,
             faults=self.faults.settings(),
             sources=self._sources,
             purpose=self.purpose,
@@ -138,6 +140,7 @@ class RunFile:
             seed=self.seed,
             evaluation=self.evaluation,
             quorum=self.quorum,
+            privacy=self.privacy,
             faults=self.faults,
             central=self._holdout(),
             name=self.name,

@@ -16,7 +16,7 @@ from hanse.core.canonical import Json, encode
 from hanse.core.layout import ALIGNMENT, ROLES, Layout
 from hanse.core.metrics import Metric
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import FORMAT, Evaluation, Quorum, RunSpec
+from hanse.core.spec import FORMAT, Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.step import Scalar
 from hanse.core.work import LocalTraining, Proximal
 from hanse.errors import HanseError, ProtocolError
@@ -122,6 +122,7 @@ def _specification(found: Any, layout: Layout) -> Specification:
         evaluation_scalars=evaluation_scalars(metrics),
         evaluation=build(Evaluation, told["evaluation"], "evaluation"),
         quorum=build(Quorum, told["quorum"], "quorum"),
+        privacy=build(Privacy, told["privacy"], "privacy") if told["privacy"] else None,
         faults=told["faults"],
         population=told["population"],
         app=told["app"],
@@ -191,6 +192,7 @@ TYPES: Final[dict[str, Any]] = {
     "pipeline": list[TABLE],
     "evaluation": TABLE,
     "quorum": TABLE,
+    "privacy": TABLE,
     "faults": TABLE,
     "engine": Literal["exact", "batched"],
     "model": TABLE,

@@ -18,7 +18,10 @@ class Facts:
     the limit of exact sums. ``denominator``: what the total is divided by: the ``count`` of
     clients, their ``observed`` weights, or a ``public`` number. ``visible``: whether the
     coordinator sees ``each`` update or only their ``sum``. ``noise_multiplier``: standard deviation
-    of the noise on the total over ``l2``; ``unit``: whose contribution that noise hides.
+    of the noise on the total over ``l2`` that is accounted; ``beside``: 1/m² summed over what is
+    noised beside the total, with multiplier m, and accounted with it; ``unit``: whose contribution
+    that noise hides. ``local_multiplier``: the same of the noise that a client adds to its own
+    share, over the L2 bound that the share had before.
     ``bits`` per coordinate on the wire. ``cohort``: the largest number of clients in one sum, and
     ``coordinates`` the length of the vector; both None until a run binds the pipeline.
     ``memory``: a step keeps something at the client between rounds.
@@ -32,6 +35,8 @@ class Facts:
     domain: Literal["reals", "integers"] = "reals"
     visible: Literal["each", "sum"] = "each"
     noise_multiplier: float = 0.0
+    beside: float = 0.0
+    local_multiplier: float = 0.0
     unit: Literal["", "client"] = ""
     bits: int = 32
     cohort: int | None = None
@@ -40,5 +45,14 @@ class Facts:
 
     @property
     def is_private(self) -> bool:
-        """Whether noise stands behind the total, so that nothing else may leave in the clear."""
-        return self.noise_multiplier > 0
+        """Whether there is noise on total or shares, and nothing else may leave in the clear."""
+        return self.noise_multiplier > 0 or self.local_multiplier > 0
+
+    @property
+    def total_multiplier(self) -> float:
+        """Standard deviation of the noise in each coordinate of the total, over ``l2``.
+
+        Gaussian releases of multipliers m_i at once are one of multiplier z, 1/z² = Σ 1/m_i²: their
+        sensitivities add as squares once each is divided by its noise.
+        """
+        return self.noise_multiplier / math.sqrt(1 - self.beside * self.noise_multiplier**2)

@@ -124,7 +124,7 @@ class Pipeline:
         )
         facts = self.facts(start)
         own = [s for step in self.applied for s in step.scalars()]
-        _check_beside(facts, [s.name for s in own], list(extras or {}))
+        _check_beside(facts, [s.name for s in own if not s.noise], list(extras or {}))
         schema = _schema(own if facts.is_private else [*own, *scalars], cohort)
         bound = BoundPipeline(self, layout, start, schema, dict(extras or {}))
         bound.check_room()
@@ -144,7 +144,8 @@ class Pipeline:
 
     def _check_behind_noise(self, facts: Facts) -> None:
         """The noise is scaled to the share on the wire: nothing behind it may lose the bound."""
-        if facts.is_private and (facts.memory or math.isinf(facts.l2)):
+        has_bound = math.isfinite(facts.l2) or facts.local_multiplier > 0
+        if facts.is_private and (facts.memory or not has_bound):
             kind = (
                 "keeps memory at the client" if facts.memory else "lengthens shares without bound"
             )
@@ -190,7 +191,8 @@ def _check_beside(facts: Facts, own: list[str], extras: list[str]) -> None:
         raise PipelineError(
             f"{', '.join(own)} of a step would leave exactly beside a noised model, so the noise "
             "gives no privacy",
-            hint="leave that step out, or the noise",
+            hint="leave that step out, or the noise; adaptive_clip with cohort = ... has noise on "
+            "its bits",
         )
     if facts.denominator == "public" and extras:
         raise PipelineError(
@@ -289,12 +291,15 @@ class BoundPipeline:
 
         Returns the share and the client's provisional memory, to be kept when a receipt says that
         the share was counted. A vector of the wrong shape or dtype, with a NaN or an infinity, or
-        out of the grid's range is refused, with the reason.
+        out of the grid's range is refused, with the reason. Where clients add noise of their own,
+        one that is not finite is a zero.
         """
         old = memory or {}
         if (vector.shape, str(vector.dtype)) != ((self.start.coordinates,), self.layout.dtype):
             return Refused(f"a {vector.dtype} vector of shape {vector.shape}"), old
         length = kernels().norm(vector)
+        if not math.isfinite(length) and self.facts.local_multiplier:
+            vector, length = np.zeros_like(vector), 0.0  # a refusal would tell: it sends noise
         if not math.isfinite(length):
             return Refused("not finite: a coordinate is NaN, infinite, or overflows"), old
         update = Update(vector, length, counts=counts, extras=extras or {})
@@ -307,7 +312,8 @@ class BoundPipeline:
                 outcome, fresh[step.name] = outcome
             if isinstance(outcome, Refused):
                 return outcome, old
-            was_bounded |= step.kind == "bound" and outcome.scale < update.scale
+            if step.kind == "bound":
+                was_bounded |= step.shortens(update.scale, outcome.scale, outcome.counts)
             if outcome.vector is not update.vector:
                 length = kernels().norm(outcome.vector)
             update = replace(outcome, length=length)  # measured here, whatever the step says
@@ -337,7 +343,12 @@ class BoundPipeline:
             return scalars
         return Share(update.vector, update.scale, scalars, extras, update.length, was_bounded)
 
-    def encode_many(self, vectors: Vector, counts: Mapping[str, Integers]) -> Shares | None:
+    def encode_many(
+        self,
+        vectors: Vector,
+        counts: Mapping[str, Integers],
+        announced: Mapping[str, Json] | None = None,
+    ) -> Shares | None:
         """Client end of K clients at once: ``vectors`` [K, d], ``counts`` [K] each.
 
         The shares that :meth:`encode` makes of each; None where that is to be asked one by one: a
@@ -350,11 +361,11 @@ class BoundPipeline:
         updates = Updates(vectors, lengths, ones, ones, counts)
         were_bounded = np.zeros(len(vectors), dtype=np.bool_)
         for step, _, _ in self.trace:
-            after = step.encode_many(updates)
+            after = step.encode_many(updates, (announced or {}).get(step.name))
             if after is None or after.vectors is not vectors:
                 return None
             if step.kind == "bound":
-                were_bounded |= after.scales < updates.scales
+                were_bounded |= step.shortens(updates.scales, after.scales, after.counts)
             updates = after
         longest = lengths * np.abs(updates.scales)
         fits = longest * (1 + ON_THE_WIRE) + self.rounding <= facts.l2
@@ -411,10 +422,14 @@ class BoundPipeline:
             drawn = step.noise(integers.size, grid.exponent, Place(self.facts, chance))
             if drawn is not None:
                 integers += drawn
+        counts = self.unpack(summed.scalars)
+        for scalar in self.schema:
+            for step, _, _ in self.trace if scalar.noise else ():
+                drawn = step.noise_on(scalar, Place(self.facts, chance))
+                if drawn is not None:
+                    counts[scalar.name] = counts[scalar.name] + drawn
         extras = {n: to_reals(v, self.grids[n].exponent) for n, v in summed.extras.items()}
-        total = Total(
-            to_reals(integers, grid.exponent), self.unpack(summed.scalars), summed.reports, extras
-        )
+        total = Total(to_reals(integers, grid.exponent), counts, summed.reports, extras)
         fresh = dict(states)
         for step, before, _ in reversed(self.trace):
             outcome = step.decode(total, Place(before, chance, kept=states.get(step.name, {})))

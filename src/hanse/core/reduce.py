@@ -85,9 +85,9 @@ class Sum(Step):
         :class:`hanse.privacy.gaussian.GaussianNoise`.
         """
         grid = Grid.choose(self.largest(facts), facts.cohort or 1)
-        if not facts.is_private:
+        if not facts.noise_multiplier:
             return grid
-        stddev = math.log2(facts.noise_multiplier) + math.log2(facts.l2)
+        stddev = math.log2(facts.total_multiplier) + math.log2(facts.l2)
         return grid.coarsened(math.floor(NOISE_STEPS - stddev))
 
 

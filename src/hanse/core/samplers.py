@@ -13,6 +13,7 @@ import numpy as np
 
 from hanse.core import seeds
 from hanse.core.canonical import Json
+from hanse.core.dp_events import Event, FixedSizeSampled, Gaussian, PoissonSampled
 from hanse.errors import ConfigError
 
 
@@ -41,6 +42,13 @@ class Sampler(Protocol):
         """Return how clients are sampled."""
         ...
 
+    def release(self, population: int, noise_multiplier: float) -> Event:
+        """Return what one round's noised sum tells of one client, to who does not know the cohort.
+
+        ``noise_multiplier``: the noise over the L2 bound C of one client's share.
+        """
+        ...
+
     def settings(self) -> dict[str, Json]:
         """Return the sampler as a table of a run file."""
         ...
@@ -63,6 +71,10 @@ class All:
     def law(self, population: int) -> SamplingLaw:
         """Return ``all``."""
         return SamplingLaw("all", 1.0)
+
+    def release(self, population: int, noise_multiplier: float) -> Event:
+        """Return the noise as it is: a client's share is there or zero, and moves the sum by C."""
+        return Gaussian(noise_multiplier)
 
     def settings(self) -> dict[str, Json]:
         """Return the sampler as a table of a run file."""
@@ -108,6 +120,12 @@ class FixedSize:
         """Return ``fixed`` at size/population."""
         return SamplingLaw("fixed", self.largest(population) / population)
 
+    def release(self, population: int, noise_multiplier: float) -> Event:
+        """Return a draw of ``size`` without replacement. One client fewer would let another in, so
+        neighbours have one client replaced, which moves the sum by up to 2C: the accountant knows.
+        """
+        return FixedSizeSampled(population, self.largest(population), Gaussian(noise_multiplier))
+
     def settings(self) -> dict[str, Json]:
         """Return the sampler as a table of a run file."""
         return {"name": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}
@@ -141,6 +159,10 @@ class Poisson:
     def law(self, population: int) -> SamplingLaw:
         """Return ``poisson`` at ``rate``."""
         return SamplingLaw("poisson", self.rate)
+
+    def release(self, population: int, noise_multiplier: float) -> Event:
+        """Return a draw of each client by itself: one more or less changes no other's draw."""
+        return PoissonSampled(self.rate, Gaussian(noise_multiplier))
 
     def settings(self) -> dict[str, Json]:
         """Return the sampler as a table of a run file."""

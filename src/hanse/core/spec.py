@@ -95,6 +95,42 @@ class Quorum:
         return table if self.deadline_s is None else {**table, "deadline_s": self.deadline_s}
 
 
+Against = Literal["coordinator", "sites", "recipients"]
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What a run's noise is for: ``epsilon`` at ``delta``, for one ``unit``, over all rounds.
+
+    ``epsilon``: the promise, which the noise is checked against; None for none, and the ε that the
+    noise gives is computed at ``delta``. ``against``: whoever gets the models and nothing else
+    (``recipients``), ``sites``, who also see who takes part, or the ``coordinator``. ``unit``: all
+    data of one client, which is called a ``site`` where it is one.
+    """
+
+    delta: float
+    epsilon: float | None = None
+    unit: Literal["client", "site"] = "client"
+    against: Against = "recipients"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no promise."""
+        if not 0 < self.delta < 1:
+            raise ConfigError(
+                f"delta = {self.delta:g} is not between 0 and 1",
+                hint="give far less than one over the number of clients, such as 1e-6",
+            )
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise ConfigError(
+                f"epsilon = {self.epsilon:g} promises nothing", hint="give epsilon from 0.1 to 10"
+            )
+
+    def settings(self) -> dict[str, Json]:
+        """Return the settings as a table of a run file."""
+        table: dict[str, Json] = {"delta": self.delta, "unit": self.unit, "against": self.against}
+        return table if self.epsilon is None else {**table, "epsilon": self.epsilon}
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """What decides a run's bits, and what it says of itself to the owners of the data.
@@ -121,6 +157,7 @@ class RunSpec:
     evaluation_scalars: tuple[Scalar, ...]
     evaluation: Evaluation = field(default_factory=Evaluation)
     quorum: Quorum = field(default_factory=Quorum)
+    privacy: Privacy | None = None
     faults: Mapping[str, Json] = field(default_factory=dict[str, Json])
     population: Mapping[str, Json] = field(default_factory=dict[str, Json])
     app: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -144,6 +181,11 @@ class RunSpec:
                 f"minimum = {self.quorum.minimum} reports, and a cohort has at most "
                 f"{self.cohort} clients",
                 hint="lower [quorum] minimum or ask more clients",
+            )
+        if self.privacy is not None and not self.bound.facts.is_private:
+            raise ConfigError(
+                "[privacy] promises something, and no step of the pipeline adds noise",
+                hint='add [[pipeline]] step = "gaussian_noise", behind a clip and a weight',
             )
         self._check_quorum(self.bound.facts.is_private)
         self._check_releases(self.bound)
@@ -217,6 +259,7 @@ class RunSpec:
             "pipeline": self.pipeline.settings(),
             "evaluation": self.evaluation.settings(),
             "quorum": self.quorum.settings(),
+            "privacy": {} if self.privacy is None else self.privacy.settings(),
             "faults": self.faults,
             "engine": self.engine,
             "model": {

@@ -15,6 +15,7 @@ Kind = Literal["weight", "bound", "linear", "noise", "message", "reducer"]
 KINDS: tuple[Kind, ...] = ("weight", "bound", "linear", "noise", "message", "reducer")
 Integers = NDArray[np.int64]
 Memory = Mapping[str, NDArray[Any]]
+Factor = float | NDArray[np.float64]
 ROOM = 2**62 - 1
 """The largest sum of scalars: a bit is left for noise."""
 
@@ -76,6 +77,8 @@ class Scalar:
 
     Each is in [0, ``bound``], or in [−``bound``, ``bound``] if ``signed``, in units of
     ``resolution``. An ``elastic`` bound gives way where a large cohort leaves less room in a sum.
+    ``noise``: standard deviation of the noise that its sum gets where the pipeline has noise; one
+    client moves it by 1 at most.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Scalar:
     resolution: float = 1.0
     signed: bool = False
     elastic: bool = False
+    noise: float = 0.0
 
     def among(self, cohort: int) -> "Scalar":
         """Return the scalar as a sum over ``cohort`` clients has room for it."""
@@ -136,7 +140,13 @@ class Step:
         """Client end: one client's update, first step first."""
         return update
 
-    def encode_many(self, updates: Updates) -> "Updates | None":
+    def shortens(self, before: Factor, after: Factor, counts: Mapping[str, Any]) -> Any:
+        """Return whether a bound made an update shorter, of the pending factors before and after it
+        and the counts after it: of one update, or arrays of many.
+        """
+        return after < before  # pyright: ignore[reportOperatorIssue] -- both are of one kind
+
+    def encode_many(self, updates: Updates, announced: Json) -> "Updates | None":
         """Client end of many at once, with the bits of :meth:`encode`; None to go one by one.
 
         A step that has another ``encode`` than this class's may write it out. It also returns None
@@ -156,6 +166,10 @@ class Step:
 
         ``place`` has the facts of a share on the wire, behind the last step: what is summed.
         """
+        return None
+
+    def noise_on(self, scalar: Scalar, place: Place) -> Integers | None:
+        """Return integers to add to the sum of a scalar that is to be noised, or None."""
         return None
 
     def settings(self) -> dict[str, Json]:

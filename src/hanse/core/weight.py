@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.step import Kind, Place, Refused, Scalar, Step, Total, Update, Updates
 from hanse.errors import PipelineError
@@ -105,7 +106,7 @@ class Weight(Step):
             update, scale=update.scale * omega, weight=update.weight * omega, counts=counts
         )
 
-    def encode_many(self, updates: Updates) -> Updates | None:
+    def encode_many(self, updates: Updates, announced: Json) -> Updates | None:
         """Leave each client's ω pending; None where a weight is out of range."""
         if self.by == "uniform":
             amounts = np.ones(len(updates.scales), dtype=np.int64)

@@ -1,6 +1,9 @@
-"""Bounds and noise: the steps that a privacy claim rests on."""
+"""Bounds and noise, the steps that a privacy claim rests on, and what it comes to."""
 
+from hanse.privacy.accounting import calibrate, epsilon
+from hanse.privacy.adaptive import AdaptiveClip
 from hanse.privacy.clip import Clip
 from hanse.privacy.gaussian import GaussianNoise
+from hanse.privacy.local import LocalGaussianNoise
 
-__all__ = ["Clip", "GaussianNoise"]
+__all__ = ["AdaptiveClip", "Clip", "GaussianNoise", "LocalGaussianNoise", "calibrate", "epsilon"]

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.step import Kind, Place, Step, Update, Updates
 from hanse.errors import PipelineError
@@ -55,7 +56,7 @@ class Clip(Step):
             return update
         return replace(update, scale=update.scale * (target / length))
 
-    def encode_many(self, updates: Updates) -> Updates:
+    def encode_many(self, updates: Updates, announced: Json) -> Updates:
         """Lower the pending scales where updates are too long."""
         lengths, target = updates.lengths * updates.scales, self.norm * (1 - ROOM)
         is_long = lengths > target

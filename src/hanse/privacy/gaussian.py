@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from hanse.core.facts import Facts
-from hanse.core.step import Integers, Kind, Place, Step
+from hanse.core.step import Integers, Kind, Place, Scalar, Step
 from hanse.errors import PipelineError
 
 LARGEST_MULTIPLIER = 100.0
@@ -61,37 +61,59 @@ class GaussianNoise(Step):
 
     def check(self, facts: Facts) -> Facts:
         """Refuse what would make the claim false; else return ``facts`` with the noise."""
-        if not facts.capped:
+        check_sound(self, facts)
+        if facts.beside * self.noise_multiplier**2 >= 1:
             raise PipelineError(
-                f"{self} gives no privacy: the weights before it have no cap",
-                hint='give the weight a cap: Weight(by="examples", cap=300)',
-            )
-        if math.isinf(facts.l2):
-            raise PipelineError(
-                f"{self} gives no privacy: the updates it protects have no L2 bound",
-                hint="put Clip(norm=...) before it",
-            )
-        if facts.denominator != "public":
-            raise PipelineError(
-                f"{self} gives no privacy: the total is divided by the weights that were observed,"
-                " which tell who took part",
-                hint="give the weight a public denominator, in run units where a client at its "
-                "cap counts 1: Weight(..., denominator=4.0)",
-            )
-        if facts.memory:
-            raise PipelineError(
-                f"{self} gives no privacy: a step before it keeps memory at the client, which "
-                "has no bound",
-                hint="leave the step with memory out",
+                f"{self}: what is noised beside the total takes all of the privacy",
+                hint="put more noise there (adaptive_clip: bit_noise), or less here",
             )
         return replace(facts, noise_multiplier=self.noise_multiplier, unit="client")
 
     def noise(self, size: int, exponent: int, place: Place) -> Integers:
         """Return the Gaussian on the grid of the sum, rounded up or down at random."""
-        stddev = self.noise_multiplier * place.facts.l2
-        chance = place.stream("noise")
-        drawn = chance.standard_normal(size)
-        drawn += chance.standard_normal(size)
-        drawn *= stddev * 2.0**exponent * math.sqrt(0.5)
-        drawn += chance.random(size)
-        return np.floor(drawn, out=drawn).astype(np.int64)
+        facts = replace(place.facts, noise_multiplier=self.noise_multiplier)
+        stddev = facts.total_multiplier * facts.l2
+        return rounded(size, stddev * 2.0**exponent, place.stream("noise"))
+
+    def noise_on(self, scalar: Scalar, place: Place) -> Integers:
+        """Return the Gaussian on a sum of whole numbers, rounded up or down at random."""
+        return rounded(scalar.size, scalar.noise, place.stream(f"noise on {scalar.name}"))
+
+
+def check_sound(step: Step, facts: Facts) -> None:
+    """Raise PipelineError if noise of ``step`` on shares like these would promise nothing."""
+    if not facts.capped:
+        raise PipelineError(
+            f"{step} gives no privacy: the weights before it have no cap",
+            hint='give the weight a cap: Weight(by="examples", cap=300)',
+        )
+    if math.isinf(facts.l2):
+        raise PipelineError(
+            f"{step} gives no privacy: the updates it protects have no L2 bound",
+            hint="put Clip(norm=...) before it",
+        )
+    if facts.denominator != "public":
+        raise PipelineError(
+            f"{step} gives no privacy: the total is divided by the weights that were observed,"
+            " which tell who took part",
+            hint="give the weight a public denominator, in run units where a client at its "
+            "cap counts 1: Weight(..., denominator=4.0)",
+        )
+    if facts.memory:
+        raise PipelineError(
+            f"{step} gives no privacy: a step before it keeps memory at the client, which "
+            "has no bound",
+            hint="leave the step with memory out",
+        )
+
+
+def rounded(size: int, stddev: float, chance: np.random.Generator) -> Integers:
+    """Return ``size`` draws of a Gaussian in steps of 1, rounded up or down at random.
+
+    See :class:`GaussianNoise` for what that leaves of a continuous one.
+    """
+    drawn = chance.standard_normal(size)
+    drawn += chance.standard_normal(size)
+    drawn *= stddev * math.sqrt(0.5)
+    drawn += chance.random(size)
+    return np.floor(drawn, out=drawn).astype(np.int64)

@@ -8,7 +8,8 @@ from hanse.config.runfile import RunFile
 from hanse.core.samplers import SamplingLaw
 from hanse.core.spec import RunSpec
 from hanse.report.numerals import plural
-from hanse.report.promises import Section, number, often, promises
+from hanse.report.promises import number, often, promises
+from hanse.report.section import Section
 
 LISTED_SITES = 8
 

@@ -16,7 +16,8 @@ from typing import cast
 
 from hanse.core.canonical import Json
 from hanse.errors import ConfigError
-from hanse.report.promises import Section, from_json
+from hanse.report.promises import from_json
+from hanse.report.section import Section
 
 Table = dict[str, object]
 LONGEST_TEXT = 300

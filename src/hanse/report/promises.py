@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
@@ -19,20 +19,12 @@ from hanse.core.facts import Facts
 from hanse.core.spec import RunSpec
 from hanse.core.step import Step
 from hanse.report.numerals import size, whole
+from hanse.report.privacy import privacy
+from hanse.report.section import Section
 
 MILLION = 1_000_000
 SENTENCE_END = re.compile(r"\. +(?=[A-Z`])")  # not that of "e.g. this"
 SETTING = re.compile(r"``(\w+)``")
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A titled table with notes below it; a section may be without rows, or a table of no head."""
-
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def limits(*notes: str, simulated: bool = True) -> Section:
@@ -53,8 +45,10 @@ def promises(spec: RunSpec, *, known: bool = True, simulated: bool = True) -> tu
 
     ``simulated``: the run is, or would be, a simulation.
     """
+    noise = privacy(spec, simulated=simulated)
     return (
         _pipeline(spec),
+        *(() if noise is None else (noise,)),
         _sums(spec),
         _observers(spec),
         _bytes(spec, known=known),
@@ -151,8 +145,11 @@ def _changes(before: Facts, after: Facts, wire: Facts) -> list[str]:
     ):
         said.append(_weighting(after))
     if after.noise_multiplier != before.noise_multiplier:
-        stddev = after.noise_multiplier * wire.l2
+        stddev = wire.total_multiplier * wire.l2
         said.append(f"noise of standard deviation {stddev:g} in each coordinate of the total")
+    if after.local_multiplier != before.local_multiplier:
+        stddev = after.local_multiplier * before.l2
+        said = [f"noise of standard deviation {stddev:g} in each coordinate of the share"]
     if after.visible != before.visible:
         said.append("the coordinator sees only sums" if after.visible == "sum" else "")
     if after.domain != before.domain:
@@ -208,6 +205,9 @@ def _observers(spec: RunSpec) -> Section:
 def _sight_of_updates(facts: Facts) -> Cells:
     if facts.visible == "sum":
         return ("a site's update", "only inside a sum", "only inside the model", "only inside it")
+    if facts.local_multiplier:
+        inside = "only inside the model"
+        return ("a site's update", "each one, under its own noise", inside, inside)
     form = "as it is" if math.isinf(facts.l2) else f"clipped to norm {facts.l2:g}"
     inside = "only inside the model"
     if facts.is_private:
@@ -218,7 +218,7 @@ def _sight_of_updates(facts: Facts) -> Cells:
 
 def _sight_of_counts(spec: RunSpec) -> list[Cells]:
     names = [scalar.name for scalar in spec.bound.schema]
-    said = {"seen": "examples seen", "loss": "training loss"}
+    said = {"seen": "examples seen", "loss": "training loss", "below": "whether it was clipped"}
     listed = ", ".join(said.get(name, name) for name in names)
     who: Literal["each one", "only sums"] = (
         "each one" if spec.bound.facts.visible == "each" else "only sums"
@@ -246,16 +246,21 @@ def _sight_of_evaluation(spec: RunSpec) -> list[Cells]:
 def _limits(facts: Facts) -> list[str]:
     notes = list[str]()
     if facts.visible == "each":
-        before = ", before the noise" if facts.is_private else ""
+        before = ", before the noise" if facts.noise_multiplier else ""
+        before = ", under its own noise" if facts.local_multiplier else before
         notes.append(
             f"The coordinator sees each site's update of each round{before}. Updates can be turned "
             "back into data, above all those of small batches."
         )
-    if facts.is_private:
+    if facts.local_multiplier:
+        notes.append(
+            f"Each client's noise (multiplier {facts.local_multiplier:g}, per round) protects it "
+            "against everybody, by as much as ε says and no more."
+        )
+    elif facts.is_private:
         notes.append(
             f"The noise (multiplier {facts.noise_multiplier:g}, per {facts.unit} and round) "
-            "protects a client only against those who see nothing but the model. ε is not computed "
-            "yet."
+            "protects a client only against those who see the models and not its update."
         )
     else:
         notes.append(

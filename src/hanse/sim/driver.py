@@ -13,6 +13,7 @@ from hanse.core.pipeline import Kept as States
 from hanse.core.program import Done
 from hanse.core.spec import RunSpec
 from hanse.errors import ConfigError, HanseError, HanseWarning
+from hanse.privacy import claims
 from hanse.report.environment import environment
 from hanse.sim.checkpoint import Checkpoint
 from hanse.sim.crew import BackendName, Gone
@@ -64,6 +65,7 @@ class Driver:
 
     def run_through(self, workers: int | None, backend: BackendName | None, resume: bool) -> Result:
         """Run from the start, or from the folder's checkpoint, to the last round."""
+        claims.check(self.run.spec)
         self._settle_engine(resume)
         with self.run.task.exactly(self.run.local.threads) as fingerprint:
             result = self._run(workers, backend, resume, fingerprint)

@@ -15,7 +15,8 @@ from hanse.core.layout import Layout, Vector
 from hanse.core.spec import Engine, RunSpec
 from hanse.errors import ConfigError
 from hanse.report.html import write_report
-from hanse.report.promises import Section, promises, to_json
+from hanse.report.promises import promises, to_json
+from hanse.report.section import Section
 from hanse.sim.checkpoint import NAME
 from hanse.sim.files import write_whole
 from hanse.sim.result import Result

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from hanse.core.layout import Layout, Vector
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Quorum, RunSpec
+from hanse.core.spec import Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining, Train
 from hanse.errors import ConfigError
@@ -45,6 +45,7 @@ class Run:
     seed: int = 0
     evaluation: Evaluation = field(default_factory=Evaluation)
     quorum: Quorum = field(default_factory=Quorum)
+    privacy: Privacy | None = None
     faults: Faults = field(default_factory=Faults)
     central: object | None = None
     name: str = "run"
@@ -112,6 +113,7 @@ class Run:
             evaluation_scalars=evaluation_scalars(self.task.metrics),
             evaluation=self.evaluation,
             quorum=self.quorum,
+            privacy=self.privacy,
             faults=self.faults.settings(),
             population=self.population.settings(),
             app=self.app,

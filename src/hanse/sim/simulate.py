@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core.pipeline import Pipeline
-from hanse.core.spec import Evaluation, Quorum
+from hanse.core.spec import Evaluation, Privacy, Quorum
 from hanse.core.weight import Weight
 from hanse.core.work import LocalTraining
 from hanse.data.site import Site
@@ -34,6 +34,7 @@ def simulate(
     seed: int | None = None,
     evaluation: Evaluation | None = None,
     quorum: Quorum | None = None,
+    privacy: Privacy | None = None,
     faults: Faults | None = None,
     central: object | None = None,
     engine: Asked | None = None,
@@ -72,6 +73,7 @@ def simulate(
         seed=seed,
         evaluation=evaluation,
         quorum=quorum,
+        privacy=privacy,
         faults=faults,
         central=central,
         engine=engine,

@@ -176,7 +176,7 @@ class Station:
             data = [self.opened[client][0] for client in block]
             turns = Turns(self.seed, round, block)
             trained = self.trainer.train(start, data, work, turns)
-            shares = self.bound.encode_many(trained.updates, trained.counts)
+            shares = self.bound.encode_many(trained.updates, trained.counts, announced)
             if shares is None or self.faults.corrupt:
                 for place, client in enumerate(block):
                     share = self._encoded(client, trained.one(place), round, announced)

@@ -1,0 +1,197 @@
+"""From events to ε, and back to the noise that an ε takes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from hanse.core.dp_events import Event, Gaussian, PoissonSampled, Relation, Repeated
+from hanse.errors import ConfigError
+from hanse.privacy import pld, rdp
+
+Accountant = Literal["pld", "rdp"]
+MOST: Final = 1e6
+COARSE: Final = 1e-4
+"""The step of the grid while noise is searched for: its ε is an upper bound too."""
+CLOSE: Final = 0.995
+HUGE: Final = 100.0
+"""By Rényi divergences: from here on nothing is protected, and a grid takes much memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epsilon:
+    """An ε at ``delta``, for neighbours of one ``relation``.
+
+    ``accountant``: ``exact`` where there is a formula, a grid of privacy losses (``pld``), or Rényi
+    divergences (``rdp``); ``why`` says why not the grid that was asked for.
+    """
+
+    epsilon: float
+    delta: float
+    accountant: Literal["exact", "pld", "rdp"]
+    relation: Relation
+    why: str = ""
+
+
+def spent(event: Event, delta: float, accountant: Accountant = "pld") -> Epsilon:
+    """Return what ``event`` comes to; ConfigError for a δ outside (0, 1), or unlike neighbours."""
+    if not 0 < delta < 1:
+        raise ConfigError(f"delta = {delta} is not between 0 and 1", hint="give one such as 1e-6")
+    return _spent(event, delta, accountant, pld.GRIDS[-1])
+
+
+@lru_cache(maxsize=1024)
+def _spent(event: Event, delta: float, accountant: Accountant, finest: float) -> Epsilon:
+    relation, why = event.relation, ""
+    if accountant == "pld":
+        precision = rdp.gaussian_precision(event)
+        if precision is not None:
+            return Epsilon(gaussian(precision, delta), delta, "exact", relation)
+        if rdp.epsilon(event, delta) > HUGE:
+            why = "so large that a grid would not say more"
+        elif not pld.is_on_a_grid(event):
+            why = "no grid is known for it"
+        elif not pld.is_installed():
+            why = "dp-accounting is not installed: pip install 'hanse[dp]'"
+        else:
+            found = pld.epsilon(event, delta, finest=finest)
+            return Epsilon(found, delta, "pld", relation)
+    return Epsilon(rdp.epsilon(event, delta), delta, "rdp", relation, why)
+
+
+def gaussian(precision: float, delta: float) -> float:
+    """Return ε of Gaussian mechanisms with Σ 1/z² = ``precision``: exactly (Balle, Wang,
+    arXiv:1805.06530, Theorem 8), rounded up.
+    """
+    if precision == 0:
+        return 0.0
+    mean = math.sqrt(precision)
+    low, high = 0.0, 1.0
+    while _delta(high, mean) > delta:
+        low, high = high, 2 * high
+        if not high < math.inf:
+            return math.inf
+    if _delta(0.0, mean) <= delta:
+        return 0.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _delta(middle, mean) > delta else (low, middle)
+    return high
+
+
+def _delta(epsilon: float, mean: float) -> float:
+    """Φ(μ/2 − ε/μ) − e^ε·Φ(−μ/2 − ε/μ), with the second factor of a tail in logarithms."""
+    first, second = mean / 2 - epsilon / mean, -mean / 2 - epsilon / mean
+    return _normal(first) - math.exp(epsilon + _log_normal(second))
+
+
+def _normal(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+def _log_normal(x: float) -> float:
+    """ln Φ(x); far out by its asymptotic series, of which it is a lower bound by less than 1e-12.
+
+    A lower bound of what is subtracted makes δ larger, so ε too.
+    """
+    if x > -30:
+        return math.log(_normal(x))
+    square = x * x
+    series = 1 - 1 / square + 3 / square**2 - 15 / square**3
+    return -square / 2 - math.log(-x * math.sqrt(2 * math.pi)) + math.log(series)
+
+
+def calibrated(
+    event: Callable[[float], Event],
+    epsilon: float,
+    delta: float,
+    *,
+    most: float = MOST,
+    accountant: Accountant = "pld",
+) -> float:
+    """Return the least noise multiplier m, within half a percent of ε, for which ``event(m)`` comes
+    to at most ``epsilon``. ConfigError if ``most`` does not.
+    """
+    if not epsilon > 0:
+        raise ConfigError(f"epsilon = {epsilon} promises nothing", hint="give epsilon above 0")
+    if not 0 < delta < 1:
+        raise ConfigError(f"delta = {delta} is not between 0 and 1", hint="give one such as 1e-6")
+
+    def comes_to(multiplier: float, by: Accountant = accountant) -> float:
+        return _spent(event(multiplier), delta, by, COARSE).epsilon
+
+    if comes_to(most, "rdp") > epsilon and comes_to(most) > epsilon:
+        raise ConfigError(
+            f"noise of multiplier {most:g} still comes to more than ε = {epsilon:g} at δ = "
+            f"{delta:g}",
+            hint="promise a larger epsilon, plan fewer rounds, or ask fewer clients a round",
+        )
+    low, high = _bracket(comes_to, epsilon, most)
+    while (found := comes_to(high)) < CLOSE * epsilon and high / low > 1 + 1e-9:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if comes_to(middle) > epsilon else (low, middle)
+    assert found <= epsilon
+    return high
+
+
+def _bracket(comes_to: Callable[..., float], epsilon: float, most: float) -> tuple[float, float]:
+    """Return multipliers below and above the one that is looked for: above by Rényi divergences,
+    which are quick and never too small.
+    """
+    low, high = 1e-3, most
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if comes_to(middle, "rdp") > epsilon else (low, middle)
+    low = high
+    while comes_to(low) <= epsilon:
+        if low < 1e-6:
+            return low, low * 1.0000001
+        high, low = low, low / 1.3
+    return low, high
+
+
+def _planned(noise_multiplier: float, sampling_rate: float, steps: int) -> Event:
+    if not 0 <= sampling_rate <= 1:
+        raise ConfigError(
+            f"sampling_rate = {sampling_rate} is no probability", hint="give 0 to 1; 1 for everyone"
+        )
+    noise = Gaussian(noise_multiplier)
+    once = noise if sampling_rate == 1 else PoissonSampled(sampling_rate, noise)
+    return Repeated(once, steps)
+
+
+def epsilon(
+    *,
+    noise_multiplier: float,
+    delta: float,
+    sampling_rate: float = 1.0,
+    steps: int = 1,
+    accountant: Accountant = "pld",
+) -> float:
+    """Return ε of ``steps`` Gaussian mechanisms, each of a Poisson sample, for adding or removing
+    one record. ``noise_multiplier``: standard deviation of the noise over one record's L2 bound.
+
+    ConfigError for arguments that are none.
+    """
+    return spent(_planned(noise_multiplier, sampling_rate, steps), delta, accountant).epsilon
+
+
+def calibrate(
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_rate: float = 1.0,
+    steps: int = 1,
+    accountant: Accountant = "pld",
+) -> float:
+    """Return the least noise multiplier, within half a percent of ε, that keeps to ``epsilon``.
+
+    The arguments are those of :func:`epsilon`. ConfigError where no noise does.
+    """
+    return calibrated(
+        lambda multiplier: _planned(multiplier, sampling_rate, steps),
+        epsilon,
+        delta,
+        accountant=accountant,
+    )
