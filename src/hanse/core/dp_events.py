@@ -300,7 +300,7 @@ def _event_of(json: Any, room: int) -> Event:
     if "event" in wanted:
         told["event"] = _event_of(told["event"], room - 1)
     if "events" in wanted:
-        if not isinstance(told["events"], list | tuple):
+        if type(told["events"]) not in (list, tuple):
             raise ConfigError(
                 f"events = {told['events']!r:.80} is no list", hint="give a list of events"
             )
