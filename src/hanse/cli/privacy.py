@@ -9,7 +9,7 @@ from hanse.cli.screen import Debug, out
 from hanse.core.dp_events import Gaussian, PoissonSampled, Repeated
 from hanse.errors import ConfigError
 from hanse.privacy.accounting import Accountant, calibrate, spent
-from hanse.report.privacy import figure
+from hanse.report.privacy import BY, figure
 
 app = typer.Typer(no_args_is_help=True, help="Compute ε from noise, and noise from ε.")
 
@@ -87,7 +87,7 @@ def _print(
     console.print(f"ε = {figure(found.epsilon)} at δ = {delta:g}", highlight=False)
     console.print(
         f"noise multiplier {multiplier:.6g}, sampling rate {rate:g}, {steps:,} steps; "
-        f"neighbours {found.relation} record; by {found.accountant.upper()}{why}",
+        f"neighbours {found.relation} record; {BY[found.accountant]}{why}",
         highlight=False,
         soft_wrap=True,
     )

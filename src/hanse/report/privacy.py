@@ -10,6 +10,7 @@ WHO: dict[Against, str] = {
     "sites": "sites: they see each round's model, and can tell who takes part",
     "recipients": "whoever gets the models and nothing else",
 }
+BY = {"exact": "by its formula", "pld": "by PLD", "rdp": "by RDP"}
 UNPROTECTED = "no bound: it sees each update before the noise"
 NO_DELTA = (
     "ε is computed once a δ is given: [privacy] delta = 1e-6, far below one over the number of "
@@ -81,7 +82,7 @@ def _how(claim: Claim, *, is_local: bool) -> str:
     neighbours = f"neighbours {told.relation} client"
     if is_local:
         neighbours = "neighbours: a client's data and none, where it sends noise alone"
-    by = f"by {told.accountant.upper()}" + (f" ({told.why})" if told.why else "")
+    by = BY[told.accountant] + (f" ({told.why})" if told.why else "")
     return f"{said}; {neighbours}; {by}"
 
 
