@@ -99,6 +99,16 @@ def test_a_fixed_cohort_is_counted_for_replacing_a_client_at_twice_the_bound(tmp
     assert recipients.epsilon.why
 
 
+def test_who_is_asked_counts_and_not_who_is_needed(tmp_path):
+    """With over-selection a fast client is counted whenever it is asked."""
+    more = FIXED + "[quorum]\nover_selection = 1.5\n[privacy]\ndelta = 1e-6\n"
+    event = claims(run_file(tmp_path, more, noise=GIVEN).sketch)[2].event
+    assert event == Repeated(FixedSizeSampled(20, 6, Gaussian(1.5)), 20)
+    promised = more.replace("delta", "epsilon = 3.0\ndelta")
+    found = figures(run_file(tmp_path, promised).sketch)
+    assert 0.99 * 3.0 <= found["recipients"] <= 3.0
+
+
 def test_what_is_released_so_far_grows_with_the_rounds_from_nothing(tmp_path):
     file = run_file(tmp_path, POISSON + "[privacy]\ndelta = 1e-6\n", noise=GIVEN)
     found = [figures(file.sketch, rounds)["recipients"] for rounds in (0, 1, 10, 20)]
@@ -187,6 +197,30 @@ def test_without_a_delta_an_explanation_says_how_to_get_a_figure(tmp_path):
     )
     assert [row[1] for row in section.rows] == ["∞", "–", "–"]
     assert "[privacy] delta = 1e-6" in section.notes[0]
+
+
+LOCAL = '[privacy]\nepsilon = 5.0\ndelta = 1e-6\nagainst = "coordinator"\n'
+
+
+@pytest.mark.parametrize("sampling", ["", POISSON, FIXED], ids=["all", "poisson", "fixed"])
+def test_noise_of_a_client_promises_the_same_to_everybody(tmp_path, sampling):
+    path = tmp_path / "run.toml"
+    names = [f"site-{number}" for number in range(20)]
+    text = RUN.format(sites=names, rounds=20, more=sampling + LOCAL, noise="")
+    path.write_text(text.replace("gaussian_noise", "local_gaussian_noise"))
+    file = parse(path)
+    found = figures(file.sketch)
+    assert len(set(found.values())) == 1
+    assert 0.99 * 5.0 <= found["coordinator"] <= 5.0
+    section = next(s for s in explain(file) if s.title.startswith("Privacy"))
+    assert all("it sends noise alone" in row[2] for row in section.rows)
+
+
+def test_noise_at_the_coordinator_cannot_promise_anything_against_it(tmp_path):
+    for noise in ("", GIVEN):
+        with pytest.raises(ConfigError, match="gives no privacy against it") as caught:
+            run_file(tmp_path, LOCAL, noise=noise)
+        assert "local_gaussian_noise" in caught.value.hint
 
 
 def test_a_run_without_noise_promises_nothing():

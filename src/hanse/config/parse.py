@@ -81,10 +81,11 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
     split = _split(top)
     strategy = _strategy(top)
     sites = () if split else _sites(top.get("sites", ()))
+    quorum = _table(Quorum, top, "quorum")
     promised = _table(Privacy, top, "privacy") if "privacy" in top else None
     clients, steps = len(sites) or (split.clients if split else 0), top.get("pipeline", ())
     if promised is not None and promised.epsilon is not None:
-        steps = _noised(steps, promised, strategy.sampler, clients, top["rounds"])
+        steps = _noised(steps, promised, strategy.sampler, quorum, clients, top["rounds"])
     evaluation, central = _evaluation(top.get("evaluation", {}))
     found = RunFile(
         path=path,
@@ -107,7 +108,7 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         seed=top.get("seed", 0),
         engine=top.get("engine", "exact"),
         evaluation=evaluation,
-        quorum=_table(Quorum, top, "quorum"),
+        quorum=quorum,
         privacy=promised,
         faults=_table(Faults, top, "faults"),
     )
@@ -259,7 +260,12 @@ def _step(place: int, table: Document) -> Step:
 
 
 def _noised(
-    steps: Iterable[Document], promised: Privacy, sampler: Sampler, clients: int, rounds: int
+    steps: Iterable[Document],
+    promised: Privacy,
+    sampler: Sampler,
+    quorum: Quorum,
+    clients: int,
+    rounds: int,
 ) -> list[Document]:
     """Return the tables of ``steps`` with the noise that a promise takes, where none is given."""
     filled = list[Document]()
@@ -267,7 +273,7 @@ def _noised(
         is_local = table.get("step") == LocalGaussianNoise.name
         is_noise = is_local or table.get("step") == GaussianNoise.name
         if is_noise and "noise_multiplier" not in table:
-            found = needed(promised, sampler, clients, rounds, is_local=is_local)
+            found = needed(promised, sampler, quorum, clients, rounds, is_local=is_local)
             table = {**table, "noise_multiplier": found}
         filled.append(table)
     return filled

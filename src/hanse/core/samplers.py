@@ -42,9 +42,10 @@ class Sampler(Protocol):
         """Return how clients are sampled."""
         ...
 
-    def release(self, population: int, noise_multiplier: float) -> Event:
+    def release(self, population: int, asked: int, noise_multiplier: float) -> Event:
         """Return what one round's noised sum tells of one client, to who does not know the cohort.
 
+        ``asked``: how many clients a round asks at most, of whom not all need be counted.
         ``noise_multiplier``: the noise over the L2 bound C of one client's share.
         """
         ...
@@ -72,7 +73,7 @@ class All:
         """Return ``all``."""
         return SamplingLaw("all", 1.0)
 
-    def release(self, population: int, noise_multiplier: float) -> Event:
+    def release(self, population: int, asked: int, noise_multiplier: float) -> Event:
         """Return the noise as it is: a client's share is there or zero, and moves the sum by C."""
         return Gaussian(noise_multiplier)
 
@@ -120,11 +121,12 @@ class FixedSize:
         """Return ``fixed`` at size/population."""
         return SamplingLaw("fixed", self.largest(population) / population)
 
-    def release(self, population: int, noise_multiplier: float) -> Event:
-        """Return a draw of ``size`` without replacement. One client fewer would let another in, so
-        neighbours have one client replaced, which moves the sum by up to 2C: the accountant knows.
+    def release(self, population: int, asked: int, noise_multiplier: float) -> Event:
+        """Return a draw without replacement of all who are asked: with over-selection, who is fast
+        is counted whenever it is asked. One client fewer would let another in, so neighbours have
+        one client replaced, which moves the sum by up to 2C: the accountant knows.
         """
-        return FixedSizeSampled(population, self.largest(population), Gaussian(noise_multiplier))
+        return FixedSizeSampled(population, asked, Gaussian(noise_multiplier))
 
     def settings(self) -> dict[str, Json]:
         """Return the sampler as a table of a run file."""
@@ -160,7 +162,7 @@ class Poisson:
         """Return ``poisson`` at ``rate``."""
         return SamplingLaw("poisson", self.rate)
 
-    def release(self, population: int, noise_multiplier: float) -> Event:
+    def release(self, population: int, asked: int, noise_multiplier: float) -> Event:
         """Return a draw of each client by itself: one more or less changes no other's draw."""
         return PoissonSampled(self.rate, Gaussian(noise_multiplier))
 

@@ -143,6 +143,8 @@ def _bracket(comes_to: Callable[..., float], epsilon: float, most: float) -> tup
     for _ in range(60):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if comes_to(middle, "rdp") > epsilon else (low, middle)
+    while comes_to(high) > epsilon and high < most:  # a coarse grid, above the divergences
+        high = min(most, 1.05 * high)
     low = high
     while comes_to(low) <= epsilon:
         if low < 1e-6:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hanse.core.dp_events import Event, Gaussian, Repeated
 from hanse.core.samplers import Sampler
-from hanse.core.spec import Against, Privacy, RunSpec
+from hanse.core.spec import Against, Privacy, Quorum, RunSpec
 from hanse.errors import ConfigError
 from hanse.privacy.accounting import Epsilon, calibrated, spent
 from hanse.privacy.gaussian import LARGEST_MULTIPLIER
@@ -32,21 +32,27 @@ class Claim:
 
 
 def told(
-    sampler: Sampler, clients: int, noise_multiplier: float, rounds: int, against: Against
+    sampler: Sampler,
+    clients: int,
+    asked: int,
+    noise_multiplier: float,
+    rounds: int,
+    against: Against,
 ) -> Event:
     """Return what ``rounds`` rounds of central noise over ``clients`` tell of one of them.
 
-    ConfigError for the coordinator, to whom that is no noise.
+    ``asked``: how many clients a round asks at most. ConfigError for the coordinator, to whom that
+    is no noise.
     """
     if against == "coordinator":
         raise _unprotected()
     if against == "sites":
         return Repeated(Gaussian(noise_multiplier), rounds)
-    return Repeated(sampler.release(clients, noise_multiplier), rounds)
+    return Repeated(sampler.release(clients, asked, noise_multiplier), rounds)
 
 
 def needed(
-    privacy: Privacy, sampler: Sampler, clients: int, rounds: int, *, is_local: bool
+    privacy: Privacy, sampler: Sampler, quorum: Quorum, clients: int, rounds: int, *, is_local: bool
 ) -> float:
     """Return the smallest noise multiplier that keeps the promise of ``privacy``.
 
@@ -54,10 +60,12 @@ def needed(
     """
     assert privacy.epsilon is not None, "without a promise there is nothing to find"
 
+    asked = quorum.asked(sampler.largest(clients), clients)
+
     def event(multiplier: float) -> Event:
         if is_local:
             return Repeated(Gaussian(multiplier), rounds)
-        return told(sampler, clients, multiplier, rounds, privacy.against)
+        return told(sampler, clients, asked, multiplier, rounds, privacy.against)
 
     return calibrated(event, privacy.epsilon, privacy.delta, most=LARGEST_MULTIPLIER)
 
@@ -78,7 +86,7 @@ def claims(spec: RunSpec, rounds: int | None = None) -> tuple[Claim, ...]:
     clients, multiplier = len(spec.clients), facts.noise_multiplier
     found = [Claim("coordinator", None, None)]
     for observer in OBSERVERS[1:]:
-        event = told(spec.sampler, clients, multiplier, planned, observer)
+        event = told(spec.sampler, clients, spec.cohort, multiplier, planned, observer)
         found.append(_claim(observer, event, delta))
     return tuple(found)
 

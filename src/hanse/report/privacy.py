@@ -82,6 +82,8 @@ def _how(claim: Claim, *, is_local: bool) -> str:
     neighbours = f"neighbours {told.relation} client"
     if is_local:
         neighbours = "neighbours: a client's data and none, where it sends noise alone"
+    elif claim.observer == "sites":
+        neighbours = "neighbours: a client's share and zero in its place"
     by = BY[told.accountant] + (f" ({told.why})" if told.why else "")
     return f"{said}; {neighbours}; {by}"
 
