@@ -6,9 +6,10 @@ coordinator, which sees the updates before the noise.
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hanse.core.facts import Facts
 from hanse.core.step import Integers, Kind, Place, Scalar, Step
@@ -73,11 +74,12 @@ class GaussianNoise(Step):
         """Return the Gaussian on the grid of the sum, rounded up or down at random."""
         facts = replace(place.facts, noise_multiplier=self.noise_multiplier)
         stddev = facts.total_multiplier * facts.l2
-        return rounded(size, stddev * 2.0**exponent, place.stream("noise"))
+        return rounded(size, stddev * 2.0**exponent, place.stream("noise")).astype(np.int64)
 
     def noise_on(self, scalar: Scalar, place: Place) -> Integers:
         """Return the Gaussian on a sum of whole numbers, rounded up or down at random."""
-        return rounded(scalar.size, scalar.noise, place.stream(f"noise on {scalar.name}"))
+        drawn = rounded(scalar.size, scalar.noise, place.stream(f"noise on {scalar.name}"))
+        return drawn.astype(np.int64)
 
 
 def check_sound(step: Step, facts: Facts) -> None:
@@ -107,8 +109,11 @@ def check_sound(step: Step, facts: Facts) -> None:
         )
 
 
-def rounded(size: int, stddev: float, chance: np.random.Generator) -> Integers:
-    """Return ``size`` draws of a Gaussian in steps of 1, rounded up or down at random.
+def rounded(
+    size: int, stddev: float, chance: np.random.Generator, onto: NDArray[Any] | float = 0.0
+) -> NDArray[np.float64]:
+    """Return ``onto`` plus ``size`` draws of a Gaussian, rounded up or down at random to whole
+    numbers.
 
     See :class:`GaussianNoise` for what that leaves of a continuous one.
     """
@@ -116,4 +121,5 @@ def rounded(size: int, stddev: float, chance: np.random.Generator) -> Integers:
     drawn += chance.standard_normal(size)
     drawn *= stddev * math.sqrt(0.5)
     drawn += chance.random(size)
-    return np.floor(drawn, out=drawn).astype(np.int64)
+    drawn += onto
+    return np.floor(drawn, out=drawn)

@@ -14,7 +14,7 @@ from hanse.core.facts import Facts
 from hanse.core.layout import Vector
 from hanse.core.step import Kind, Place, Step, Update
 from hanse.errors import PipelineError
-from hanse.privacy.gaussian import LARGEST_MULTIPLIER, check_sound
+from hanse.privacy.gaussian import LARGEST_MULTIPLIER, check_sound, rounded
 
 LEAST_MULTIPLIER: Final = 0.01
 STEPS: Final = 12
@@ -76,11 +76,7 @@ class LocalGaussianNoise(Step):
         vector = update.vector
         stddev = self.noise_multiplier * place.facts.l2
         exponent = STEPS - math.floor(math.log2(stddev))
-        chance, size = place.stream("noise"), vector.size
-        drawn = chance.standard_normal(size)
-        drawn += chance.standard_normal(size)
-        drawn *= stddev * math.sqrt(0.5) * 2.0**exponent
-        drawn += chance.random(size)
-        drawn += vector * (update.scale * 2.0**exponent)
-        noised: Vector = (np.floor(drawn, out=drawn) * 2.0**-exponent).astype(vector.dtype)
+        share = vector.astype(np.float64) * (update.scale * 2.0**exponent)
+        drawn = rounded(vector.size, stddev * 2.0**exponent, place.stream("noise"), share)
+        noised: Vector = (drawn * 2.0**-exponent).astype(vector.dtype)
         return replace(update, vector=noised, scale=1.0)
