@@ -21,9 +21,9 @@ def bind(noise: LocalGaussianNoise, size: int = 16, dtype: str = "float32"):
     return Pipeline([WEIGHT, Clip(C), noise]).bind(layout, cohort=8)
 
 
-def share_of(bound, vector, *, client="one", round=1, examples=10) -> Share:
+def share_of(bound, vector, *, client="one", round=1, examples=10, drawn=None) -> Share:
     share, _ = bound.encode(
-        vector, {"examples": examples}, lambda purpose: stream(7, round, client, purpose)
+        vector, {"examples": examples}, lambda purpose: drawn or stream(7, round, client, purpose)
     )
     assert isinstance(share, Share), share
     return share
@@ -139,8 +139,9 @@ def least_epsilon(bound, runs: int) -> float:
     for update in (0.0, 1e6):
         vector, above = layout.zeros(), 0
         vector[0] = update
-        for run in range(runs):
-            above += sent(share_of(bound, vector, round=run, client=str(update)))[0] > threshold
+        drawn = stream(8, str(update))
+        for _ in range(runs):
+            above += sent(share_of(bound, vector, drawn=drawn))[0] > threshold
         count[update] = above
     least, _ = chances(count[1e6], runs, SURE / 2)
     _, most = chances(count[0.0], runs, SURE / 2)

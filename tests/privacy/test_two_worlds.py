@@ -79,9 +79,9 @@ def releases(noise: GaussianNoise, updates: list[float], seed: int) -> np.ndarra
         vector = layout.zeros()
         vector[0] = update
         whole.add(bound.encode(vector, {}, lambda purpose: stream(seed, purpose))[0], bound.grids)
+    drawn = stream(seed, "all rounds, one after another")
     for run in range(RUNS):
-        running = bound.accumulator(whole.vector.copy())
-        total, _ = bound.decode(running, lambda purpose, run=run: stream(seed, run, purpose))
+        total, _ = bound.decode(bound.accumulator(whole.vector.copy()), lambda purpose: drawn)
         found[run] = total.vector[0]
     return found / CLIP
 

@@ -128,11 +128,26 @@ def calibrated(
             hint="promise a larger epsilon, plan fewer rounds, or ask fewer clients a round",
         )
     low, high = _bracket(comes_to, epsilon, most)
-    while (found := comes_to(high)) < CLOSE * epsilon and high / low > 1 + 1e-9:
-        middle = math.sqrt(low * high)
+    for turn in range(100):
+        if (found := comes_to(high)) >= CLOSE * epsilon or high / low <= 1 + 1e-9:
+            break
+        middle = _between(low, high, comes_to(low), found, epsilon, halve=turn % 3 == 2)
         low, high = (middle, high) if comes_to(middle) > epsilon else (low, middle)
-    assert found <= epsilon
+    assert comes_to(high) <= epsilon
     return high
+
+
+def _between(
+    low: float, high: float, above: float, below: float, epsilon: float, *, halve: bool
+) -> float:
+    """Return where a power law through both ends is a little below ``epsilon``, or, now and then,
+    the middle: a straight line may creep.
+    """
+    part = 0.5
+    if not halve and below > 0 and above < math.inf:
+        aim = math.log(epsilon * (1 + CLOSE) / 2)
+        part = (math.log(above) - aim) / (math.log(above) - math.log(below))
+    return low * (high / low) ** min(max(part, 0.01), 0.99)
 
 
 def _bracket(comes_to: Callable[..., float], epsilon: float, most: float) -> tuple[float, float]:
