@@ -122,7 +122,7 @@ def _specification(found: Any, layout: Layout) -> Specification:
         evaluation_scalars=evaluation_scalars(metrics),
         evaluation=build(Evaluation, told["evaluation"], "evaluation"),
         quorum=build(Quorum, told["quorum"], "quorum"),
-        privacy=build(Privacy, told["privacy"], "privacy") if told["privacy"] else None,
+        privacy=build(Privacy, told["privacy"], "privacy") if "privacy" in told else None,
         faults=told["faults"],
         population=told["population"],
         app=told["app"],
@@ -203,4 +203,4 @@ TYPES: Final[dict[str, Any]] = {
     "sources": tuple[str, ...],
     "purpose": str,
 }
-SPEC: Final = Keys(TYPES, frozenset(TYPES))
+SPEC: Final = Keys(TYPES, frozenset(TYPES) - {"privacy"})

@@ -245,7 +245,9 @@ class RunSpec:
         """Return the spec as it is hashed and stored."""
         grid, ids = self.bound.grids["model"], in_order(self.clients)
         listed = {"ids": list(ids)} if len(ids) <= NAMED_CLIENTS else {}
+        promised = {} if self.privacy is None else {"privacy": self.privacy.settings()}
         return {
+            **promised,
             "format": FORMAT,
             "name": self.name,
             "task": self.task,
@@ -259,7 +261,6 @@ class RunSpec:
             "pipeline": self.pipeline.settings(),
             "evaluation": self.evaluation.settings(),
             "quorum": self.quorum.settings(),
-            "privacy": {} if self.privacy is None else self.privacy.settings(),
             "faults": self.faults,
             "engine": self.engine,
             "model": {
