@@ -78,6 +78,7 @@ def test_every_kind_is_drawn_above():
         {"kind": "gaussian", "noise_multiplier": True},
         {"kind": "gaussian", "noise_multiplier": math.nan},
         {"kind": "gaussian", "noise_multiplier": -1.0},
+        {"kind": "gaussian", "noise_multiplier": 10**400},
         {"kind": "repeated", "event ": 1},
         {"kind": "composed", "events": {"kind": "nothing"}},
         {"kind": "composed", "events": [1]},

@@ -216,6 +216,60 @@ def test_no_noise_is_no_privacy():
         assert spent(event, 1e-5).epsilon == math.inf
 
 
+def test_much_noise_and_rare_samples_do_not_cancel_to_nothing():
+    """Against 60 digits of mpmath: never below, and hardly above."""
+    import mpmath
+
+    mpmath.mp.dps = 60
+    for b in (1e3, 1e7, 1e8, 1e12):
+        for order, found in zip(rdp.ORDERS.tolist()[:20], rdp.divergence(Laplace(b)), strict=False):
+            p, a = 1 / mpmath.mpf(b), mpmath.mpf(order)
+            moment = a * mpmath.exp((a - 1) * p) + (a - 1) * mpmath.exp(-a * p)
+            wanted = mpmath.log(moment / (2 * a - 1)) / (a - 1)
+            assert wanted <= found <= wanted * (1 + 4e-15 * b)
+    for q, z in ((1e-8, 100.0), (1e-6, 100.0), (1e-4, 3.0), (0.2, 30.0)):
+        found = rdp.divergence(PoissonSampled(q, Gaussian(z)))
+        for order in (2, 3, 17):
+            p, s = mpmath.mpf(q), mpmath.mpf(z)
+            moment = sum(
+                mpmath.binomial(order, k)
+                * (1 - p) ** (order - k)
+                * p**k
+                * mpmath.exp((k * k - k) / (2 * s * s))
+                for k in range(order + 1)
+            )
+            wanted = float(mpmath.log(moment) / (order - 1))
+            assert found[order - 2] == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("noise", [1e-300, 1e-200, 1e-99, 1e-9, 1e9, 1e99])
+def test_numbers_far_out_are_counted_too(noise):
+    for event in (
+        *(Gaussian(noise), Laplace(noise), Skellam(3.0, 2.0, noise)),
+        *(PoissonSampled(0.1, Gaussian(noise)), FixedSizeSampled(9, 3, Gaussian(noise))),
+    ):
+        found = spent(Repeated(event, 3), 1e-5).epsilon
+        assert found == math.inf or found > 1e6 if noise < 1 else 0 <= found < 0.01
+
+
+def test_a_sample_of_nothing_tells_nothing():
+    for event in (FixedSizeSampled(9, 3, Nothing()), PoissonSampled(0.1, Nothing())):
+        assert spent(event, 1e-5).epsilon == 0
+
+
+def test_a_grid_that_says_more_than_the_divergences_is_not_believed():
+    event = sampled(1.0, 0.1, 10)
+    found = spent(event, 1e-20)
+    assert found.epsilon == rdp.epsilon(event, 1e-20) < math.inf
+    assert (found.accountant, bool(found.why)) == ("rdp", True)
+
+
+def test_another_accountant_is_refused():
+    with pytest.raises(ConfigError, match="'gdp' is unknown") as caught:
+        spent(Gaussian(1.0), 1e-5, "gdp")
+    assert caught.value.hint
+
+
 # --- what holds of all
 
 
@@ -306,6 +360,17 @@ def test_noise_for_a_cohort_of_a_fixed_size():
     assert 0.99 * 2.0 <= back <= 2.0
 
 
+def test_where_nothing_is_released_no_noise_is_needed():
+    assert calibrate(epsilon=1.0, delta=1e-6, steps=0) == 0
+    assert calibrate(epsilon=1.0, delta=1e-6, sampling_rate=0.0, steps=9) == 0
+
+
+def test_a_small_target_is_met_closely_too():
+    setting = {"sampling_rate": 0.001, "steps": 1000, "delta": 1e-5}
+    z = calibrate(epsilon=0.05, **setting)
+    assert 0.99 * 0.05 <= epsilon(noise_multiplier=z, **setting) <= 0.05
+
+
 def test_what_no_noise_keeps_is_refused_with_a_hint():
     with pytest.raises(ConfigError, match=r"still comes to more than ε = 0\.01") as caught:
         calibrated(lambda z: Repeated(Gaussian(z), 1000), 0.01, 1e-6, most=100.0)
@@ -332,7 +397,9 @@ def test_arguments_that_are_none_are_refused_with_a_hint(bad):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("bad", [{"epsilon": 0.0}, {"epsilon": math.nan}, {"delta": 2.0}])
+@pytest.mark.parametrize(
+    "bad", [{"epsilon": 0.0}, {"epsilon": math.nan}, {"epsilon": math.inf}, {"delta": 2.0}]
+)
 def test_a_target_that_is_none_is_refused_with_a_hint(bad):
     with pytest.raises(ConfigError) as caught:
         calibrate(**{"epsilon": 1.0, "delta": 1e-6, **bad})

@@ -18,6 +18,8 @@ from hanse.errors import ConfigError
 Relation = Literal["add or remove one", "replace one"]
 DEEPEST = 32
 """How many events may lie inside each other."""
+LARGEST = 1e100
+"""Larger numbers, squared, are none."""
 LARGEST_COUNT = 2**53
 """Larger integers have no exact JSON."""
 
@@ -317,7 +319,7 @@ def _json(value: Event | tuple[Event, ...] | float) -> Json:
 def _number(event: Any, name: str) -> None:
     """Refuse what is no finite number from 0 on, and keep it as a float."""
     value = getattr(event, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         raise ConfigError(
             f"{name} = {value!r:.40} of a {event.kind} is no finite number from 0 on",
             hint=f"give {name} as a number, such as 1.0",

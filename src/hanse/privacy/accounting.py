@@ -14,7 +14,11 @@ Accountant = Literal["pld", "rdp"]
 MOST: Final = 1e6
 COARSE: Final = 1e-4
 """The step of the grid while noise is searched for: its ε is an upper bound too."""
+SMALL: Final = 0.1
+"""Below this ε that step is too coarse to come close."""
 CLOSE: Final = 0.995
+MOST_PRECISE: Final = 1e16
+"""Σ 1/z² from which on ε, half of it, is called infinite."""
 HUGE: Final = 100.0
 """By Rényi divergences: from here on nothing is protected, and a grid takes much memory."""
 
@@ -38,17 +42,20 @@ def spent(event: Event, delta: float, accountant: Accountant = "pld") -> Epsilon
     """Return what ``event`` comes to; ConfigError for a δ outside (0, 1), or unlike neighbours."""
     if not 0 < delta < 1:
         raise ConfigError(f"delta = {delta} is not between 0 and 1", hint="give one such as 1e-6")
+    if accountant not in ("pld", "rdp"):
+        raise ConfigError(f"accountant {accountant!r} is unknown", hint='use "pld" or "rdp"')
     return _spent(event, delta, accountant, pld.GRIDS[-1])
 
 
 @lru_cache(maxsize=1024)
 def _spent(event: Event, delta: float, accountant: Accountant, finest: float) -> Epsilon:
     relation, why = event.relation, ""
+    bound = rdp.epsilon(event, delta)
     if accountant == "pld":
         precision = rdp.gaussian_precision(event)
         if precision is not None:
             return Epsilon(gaussian(precision, delta), delta, "exact", relation)
-        if rdp.epsilon(event, delta) > HUGE:
+        if bound > HUGE:
             why = "so large that a grid would not say more"
         elif not pld.is_on_a_grid(event):
             why = "no grid is known for it"
@@ -56,8 +63,10 @@ def _spent(event: Event, delta: float, accountant: Accountant, finest: float) ->
             why = "dp-accounting is not installed: pip install 'hanse[dp]'"
         else:
             found = pld.epsilon(event, delta, finest=finest)
-            return Epsilon(found, delta, "pld", relation)
-    return Epsilon(rdp.epsilon(event, delta), delta, "rdp", relation, why)
+            if found <= bound:
+                return Epsilon(found, delta, "pld", relation)
+            why = "the grid, or its tail, is too coarse for this"
+    return Epsilon(bound, delta, "rdp", relation, why)
 
 
 def gaussian(precision: float, delta: float) -> float:
@@ -66,14 +75,16 @@ def gaussian(precision: float, delta: float) -> float:
     """
     if precision == 0:
         return 0.0
+    if precision > MOST_PRECISE:
+        return math.inf
     mean = math.sqrt(precision)
+    if _delta(0.0, mean) <= delta:
+        return 0.0
     low, high = 0.0, 1.0
     while _delta(high, mean) > delta:
         low, high = high, 2 * high
         if not high < math.inf:
             return math.inf
-    if _delta(0.0, mean) <= delta:
-        return 0.0
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if _delta(middle, mean) > delta else (low, middle)
@@ -98,7 +109,8 @@ def _log_normal(x: float) -> float:
     if x > -30:
         return math.log(_normal(x))
     square = x * x
-    series = 1 - 1 / square + 3 / square**2 - 15 / square**3
+    small = 1 / square
+    series = 1 - small + 3 * small * small - 15 * small * small * small
     return -square / 2 - math.log(-x * math.sqrt(2 * math.pi)) + math.log(series)
 
 
@@ -113,13 +125,14 @@ def calibrated(
     """Return the least noise multiplier m, within half a percent of ε, for which ``event(m)`` comes
     to at most ``epsilon``. ConfigError if ``most`` does not.
     """
-    if not epsilon > 0:
+    if not 0 < epsilon < math.inf:
         raise ConfigError(f"epsilon = {epsilon} promises nothing", hint="give epsilon above 0")
     if not 0 < delta < 1:
         raise ConfigError(f"delta = {delta} is not between 0 and 1", hint="give one such as 1e-6")
 
     def comes_to(multiplier: float, by: Accountant = accountant) -> float:
-        return _spent(event(multiplier), delta, by, COARSE).epsilon
+        finest = COARSE if epsilon >= SMALL else pld.GRIDS[-1]
+        return _spent(event(multiplier), delta, by, finest).epsilon
 
     if comes_to(most, "rdp") > epsilon and comes_to(most) > epsilon:
         raise ConfigError(
@@ -204,8 +217,11 @@ def calibrate(
 ) -> float:
     """Return the least noise multiplier, within half a percent of ε, that keeps to ``epsilon``.
 
-    The arguments are those of :func:`epsilon`. ConfigError where no noise does.
+    The arguments are those of :func:`epsilon`. 0 where nothing is released; ConfigError where no
+    noise does.
     """
+    if rdp.gaussian_precision(_planned(1.0, sampling_rate, steps)) == 0 or sampling_rate == 0:
+        return 0.0
     return calibrated(
         lambda multiplier: _planned(multiplier, sampling_rate, steps),
         epsilon,

@@ -28,6 +28,8 @@ ORDERS: Final = np.array(
     [*range(2, 65), *range(68, 129, 4), *range(144, 257, 16), 320, 384, 512, 768, 1024]
 )
 Orders = NDArray[np.float64]
+LEAST: Final = 1e-100
+"""Less noise than this is none."""
 
 
 def epsilon(event: Event, delta: float) -> float:
@@ -69,17 +71,21 @@ def divergence(event: Event) -> Orders:
 def _gaussian(multiplier: float) -> Orders:
     """α/(2z²) (Mironov 2017, Corollary 3)."""
     orders = ORDERS.astype(np.float64)
-    return orders / (2 * multiplier**2) if multiplier else np.full_like(orders, math.inf)
+    if multiplier < LEAST:
+        return np.full_like(orders, math.inf)
+    return orders / (2 * multiplier) / multiplier
 
 
 def _laplace(multiplier: float) -> Orders:
-    """Mironov 2017, Proposition 6, with λ = b/C."""
+    """Mironov 2017, Proposition 6, with λ = b/C and p = 1/λ taken out, so that much noise does not
+    cancel to nothing; what rounding may still take is added.
+    """
     orders = ORDERS.astype(np.float64)
-    if not multiplier:
+    if multiplier < LEAST:
         return np.full_like(orders, math.inf)
-    one = np.log(orders / (2 * orders - 1)) + (orders - 1) / multiplier
-    two = np.log((orders - 1) / (2 * orders - 1)) - orders / multiplier
-    return np.logaddexp(one, two) / (orders - 1)
+    pure = 1 / multiplier
+    less = (orders - 1) * np.expm1((1 - 2 * orders) * pure) / (2 * orders - 1)
+    return np.maximum(pure + np.log1p(less) / (orders - 1), 0) + 2.0**-50 * pure
 
 
 def _skellam(l1: float, l2: float, variance: float) -> Orders:
@@ -87,9 +93,9 @@ def _skellam(l1: float, l2: float, variance: float) -> Orders:
     orders = ORDERS.astype(np.float64)
     if not l2:
         return np.zeros_like(orders)
-    if not variance:
+    if variance < LEAST:
         return np.full_like(orders, math.inf)
-    first = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * variance**2)
+    first = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * variance) / variance
     return orders * l2**2 / (2 * variance) + np.minimum(first, 3 * l1 / (2 * variance))
 
 
@@ -113,10 +119,15 @@ def _poisson(rate: float, inner: Event) -> Orders:
 
 
 def _poisson_at(order: int, rate: float, multiplier: float) -> float:
-    k = np.arange(order + 1, dtype=np.float64)
-    terms = _log_binomials(order) + (order - k) * math.log1p(-rate) + k * math.log(rate)
-    terms += (k * k - k) / (2 * multiplier**2)
-    return max(0.0, float(np.logaddexp.reduce(terms)) / (order - 1))
+    """Return the divergence at one order. Without its exponentials the sum is 1: that is taken off
+    term by term, so that nothing cancels where the rest is next to nothing.
+    """
+    k = np.arange(2, order + 1, dtype=np.float64)
+    terms = _log_binomials(order)[2:] + (order - k) * math.log1p(-rate) + k * math.log(rate)
+    growth = k * (k - 1) / (2 * multiplier) / multiplier
+    terms += growth + np.log(-np.expm1(-growth))
+    excess = float(np.logaddexp.reduce(terms))
+    return float(np.logaddexp(0.0, excess)) / (order - 1)
 
 
 def _fixed(rate: float, inner: Event) -> Orders:
@@ -125,9 +136,9 @@ def _fixed(rate: float, inner: Event) -> Orders:
     are 2 and min(4(e^ε(2) − 1), 2e^ε(2)).
     """
     multiplier = _multiplier(inner) / 2
-    if rate == 0:
+    if rate == 0 or math.isinf(multiplier):
         return np.zeros(len(ORDERS))
-    if rate == 1 or not multiplier:
+    if rate == 1 or multiplier < LEAST:
         return _gaussian(multiplier)
     return np.array([_fixed_at(int(order), rate, multiplier) for order in ORDERS])
 
@@ -161,7 +172,7 @@ def gaussian_precision(event: Event) -> float | None:
         case Nothing():
             return 0.0
         case Gaussian(multiplier):
-            return 1 / multiplier**2 if multiplier else math.inf
+            return 1 / multiplier / multiplier if multiplier >= LEAST else math.inf
         case Repeated(inner, count):
             once = gaussian_precision(inner)
             return None if once is None else (once * count if count else 0.0)
