@@ -21,7 +21,7 @@ from hanse.privacy.clip import ROOM
 LARGEST: Final = 2.0**60
 BELOW: Final = "below"
 SHARE_OF_COHORT: Final = 20.0
-"""A cohort of m has noise of m/20 on its count of bits by default, as in the paper (§3.1)."""
+"""A cohort of m has noise of m/20 on its count of bits by default, as in the paper."""
 
 
 @dataclass(frozen=True)

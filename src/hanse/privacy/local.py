@@ -35,9 +35,10 @@ class LocalGaussianNoise(Step):
     A share T, real numbers, leaves as ⌊T·2^e + G + V⌋/2^e, with G Gaussian and V uniform in [0, 1):
     a function of T + G and of a V that knows nothing of T, so that what leaves tells no more than
     T + G (see :class:`hanse.privacy.GaussianNoise` for how near G is to a continuous one). T is not
-    rounded before, which would move it further. e is such that z·C is 2^12 to 2^13 steps: then a
-    share is whole numbers below 2^24, which float32 has exactly, up to 12 standard deviations
-    beyond C. A share beyond that is refused, as out of range.
+    rounded before, which would move it further. The three are added in float64, which has 2^-28
+    steps or less there: an integer's probability can be off by so much of itself. e is such that
+    z·C is 2^12 to 2^13 steps: then a share is whole numbers below 2^24, which float32 has exactly,
+    up to 12 standard deviations beyond C. A share beyond that is refused, as out of range.
     """
 
     noise_multiplier: float

@@ -89,7 +89,7 @@ def _laplace(multiplier: float) -> Orders:
 
 
 def _skellam(l1: float, l2: float, variance: float) -> Orders:
-    """Agarwal, Kairouz, Liu (arXiv:2110.04995), Corollary 3.2, for integer orders."""
+    """Agarwal, Kairouz, Liu (arXiv:2110.04995), their bound for integer orders."""
     orders = ORDERS.astype(np.float64)
     if not l2:
         return np.zeros_like(orders)
