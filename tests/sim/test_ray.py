@@ -49,6 +49,12 @@ def at_the_mark(deed):
     return binary(partial(Here, deed))
 
 
+class Busy:
+    """A processor's work for somebody else."""
+
+    def greet(self) -> None: ...
+
+
 def die() -> None:
     os._exit(3)
 
@@ -79,7 +85,9 @@ def test_a_worker_that_dies_in_mid_round_changes_nothing(cluster, tmp_path):
 
 
 def test_a_machine_that_is_lost_in_mid_run_changes_nothing(cluster):
-    """Its workers go to where there is room, or beside others."""
+    """Its workers go to where there is room. Before, others hold the rest of the cluster."""
+    others = [ray.remote(num_cpus=1)(Busy).remote() for _ in range(3)]
+    ray.get([other.greet.remote() for other in others])
     lost = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
 
@@ -88,14 +96,18 @@ def test_a_machine_that_is_lost_in_mid_run_changes_nothing(cluster):
 
         def on_round(self, row) -> None:
             if row["round"] == 2:
+                for other in others:
+                    ray.kill(other)
+                theirs = below(lost.all_processes["raylet"][0].process.pid)
                 cluster.remove_node(lost, allow_graceful=False)
+                assert ended(theirs, 60)
 
         def on_end(self, result) -> None: ...
 
     wanted = hanse.simulate(binary(), DATA, rounds=4)
     with pytest.warns(HanseWarning, match=AGAIN):
         found = hanse.simulate(
-            binary(), DATA, rounds=4, backend="ray", workers=3, callbacks=[Lose()]
+            binary(), DATA, rounds=4, backend="ray", workers=2, callbacks=[Lose()]
         )
     assert found.model_digest == wanted.model_digest
 
@@ -168,9 +180,7 @@ def test_a_run_file_is_read_by_each_worker_and_ray_is_started_and_ended_for_it(t
     _, said = command.communicate(timeout=30)
     assert command.returncode == 130, said
     assert "--workers 2 --backend ray" in said.replace("\n", " ")
-    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert ended(started, 30)
     subprocess.run([*words, "--resume"], env=alone, check=True, timeout=60)
     wanted = hanse.simulate(HEART, rounds=30)
     told = json.loads((tmp_path / "out" / "result.json").read_text())
@@ -181,6 +191,16 @@ def below(pid: int) -> list[int]:
     """All processes below one."""
     found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [*found, *(deeper for one in found for deeper in below(one))]
+
+
+def ended(pids: list[int], seconds: float) -> bool:
+    """Whether all these processes end within ``seconds``."""
+    until = time.monotonic() + seconds
+    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return not alive
 
 
 def test_without_ray_the_user_is_told_what_to_install(monkeypatch):

@@ -18,6 +18,7 @@ from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.layout import Layout, Vector
 from hanse.core.reduce import EXTRA, UNCAPPED_EXTRA, Accumulator, Share, Shares, Sum
+from hanse.core.seeds import Chance
 from hanse.core.step import (
     KINDS,
     ROOM,
@@ -42,7 +43,7 @@ Half of it is for the rounding of each coordinate to float32 (its factor is roun
 other half is far more than the error of a measured length.
 """
 
-Chance = Callable[[str], np.random.Generator]
+Streams = Callable[[str], Chance]
 Kept = Mapping[str, Memory]
 
 
@@ -281,7 +282,7 @@ class BoundPipeline:
         self,
         vector: Vector,
         counts: Mapping[str, int | Integers],
-        chance: Chance,
+        chance: Streams,
         *,
         extras: Mapping[str, Vector] | None = None,
         memory: Kept | None = None,
@@ -407,7 +408,7 @@ class BoundPipeline:
         return {scalar.name: part for scalar, part in zip(self.schema, parts, strict=True)}
 
     def decode(
-        self, summed: Accumulator, chance: Chance, states: Kept | None = None
+        self, summed: Accumulator, chance: Streams, states: Kept | None = None
     ) -> tuple[Total, Kept]:
         """Server end: noise the integers, return to model units, then undo the steps in reverse.
 

@@ -5,17 +5,40 @@ A *key* is 64 bits of SHA-256 over the names. Shuffles come from the counter has
 that draw distributions are NumPy generators seeded by the key.
 
 This is simulation-grade randomness: a seed that every party knows hides nothing. Deployed noise and
-secrets come from the operating system instead.
+secrets come from the operating system instead (:mod:`hanse.privacy.secret`).
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hanse.core.numbered import Numbered
+
+
+class Chance(Protocol):
+    """What draws random numbers: NumPy's generator in a simulation, the operating system's bits
+    where a claim of privacy rests on them.
+    """
+
+    def standard_normal(self, size: int) -> NDArray[np.float64]:
+        """Return ``size`` draws of a Gaussian of mean 0 and variance 1."""
+        ...
+
+    def random(self, size: int) -> NDArray[np.float64]:
+        """Return ``size`` uniform multiples of 2^-53 in [0, 1)."""
+        ...
+
+    def bytes(self, length: int, /) -> bytes:
+        """Return ``length`` uniform bytes."""
+        ...
+
+
+Draw = Callable[..., Chance]
+"""From seed and names, as :func:`stream` takes them, to what draws for this purpose."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hanse.core.canonical import Json
 from hanse.core.facts import Facts
 from hanse.core.layout import Vector
+from hanse.core.seeds import Chance
 
 Kind = Literal["weight", "bound", "linear", "noise", "message", "reducer"]
 KINDS: tuple[Kind, ...] = ("weight", "bound", "linear", "noise", "message", "reducer")
@@ -99,11 +100,12 @@ class Place:
     """Where a step stands: the facts here, what the server announced, what was kept, and chance.
 
     ``kept`` is the client's memory in ``encode`` and the server's state in ``decode``; ``stream``
-    gives the generator of a named purpose, the same for the same run, round and client.
+    gives what draws for a named purpose: in a simulation the same for the same run, round and
+    client, across real sites never the same.
     """
 
     facts: Facts
-    stream: Callable[[str], np.random.Generator]
+    stream: Callable[[str], Chance]
     announced: Json = None
     kept: Memory = field(default_factory=dict[str, NDArray[Any]])
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanse.core.facts import Facts
+from hanse.core.seeds import Chance
 from hanse.core.step import Integers, Kind, Place, Scalar, Step
 from hanse.errors import PipelineError
 
@@ -110,7 +111,7 @@ def check_sound(step: Step, facts: Facts) -> None:
 
 
 def rounded(
-    size: int, stddev: float, chance: np.random.Generator, onto: NDArray[Any] | float = 0.0
+    size: int, stddev: float, chance: Chance, onto: NDArray[Any] | float = 0.0
 ) -> NDArray[np.float64]:
     """Return ``onto`` plus ``size`` draws of a Gaussian, rounded up or down at random to whole
     numbers.

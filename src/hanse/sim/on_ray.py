@@ -28,6 +28,8 @@ from hanse.sim.worker import Worker
 
 FAN: Final = 4
 """How many sums a worker adds to its own before it passes them on."""
+PATIENCE: Final = 2.0
+"""Seconds until an actor that has not greeted is asked whether there is still room for it."""
 NEED_THE_MODEL: Final = ("train", "evaluate")
 
 
@@ -71,9 +73,11 @@ class Call:
     """The line to an actor: one call a message, in order."""
 
     ray: Any
-    actor: Any
     backend: "Ray"
+    index: int
+    actor: Any
     pending: Any
+    has_met: bool = False
 
     def send(self, message: Message, arrays: Kept | None = None) -> None:
         """Call the actor. That it is gone shows when its answer is asked for."""
@@ -84,6 +88,11 @@ class Call:
     def receive(self) -> Answer:
         """Return the answer to the last call, or Gone."""
         try:
+            while not (self.has_met or self.ray.wait([self.pending], timeout=PATIENCE)[0]):
+                if self.backend.is_overfull():
+                    self.end()
+                    self.actor, self.pending = self.backend.placed(self.index, has_seat=False)
+            self.has_met = True
             return self.ray.get(self.pending)
         except self.ray.exceptions.RayTaskError:
             raise  # a bug of ours: errors of the user's come as answers
@@ -131,15 +140,24 @@ class Ray:
     def start(self, index: int) -> Call:
         """Start an actor; where there are more than processors, beside others."""
         self.seated.discard(index)
-        cpus = self.threads if len(self.seated) < self._room() else 0
-        if cpus:
+        has_seat = len(self.seated) < self._room()
+        return Call(self.ray, self, index, *self.placed(index, has_seat))
+
+    def placed(self, index: int, has_seat: bool) -> tuple[Any, Any]:
+        """Return a new actor, with processors of its own or beside others, and its greeting."""
+        self.seated.discard(index)
+        if has_seat:
             self.seated.add(index)
-        options = {"num_cpus": cpus, "num_gpus": self.gpu}
+        options = {"num_cpus": self.threads if has_seat else 0, "num_gpus": self.gpu}
         try:
             actor = self.ray.remote(Actor).options(**options).remote(self.source)
         except self.ray.exceptions.RayError as error:
             raise _gone(error) from error
-        return Call(self.ray, actor, self, actor.greet.remote())
+        return actor, actor.greet.remote()
+
+    def is_overfull(self) -> bool:
+        """Whether a machine was lost unseen, so that an actor would wait for ever for its place."""
+        return len(self.seated) > self._room()
 
     def publish(self, model: Vector) -> None:
         """Put ``model`` into the object store, from where each machine takes it once."""

@@ -13,6 +13,7 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Vector
 from hanse.core.pipeline import BoundPipeline
 from hanse.core.reduce import Accumulator, Share
+from hanse.core.seeds import Draw
 from hanse.core.spec import Engine, RunSpec
 from hanse.core.step import Integers, Memory, Refused
 from hanse.core.work import Train
@@ -52,7 +53,7 @@ class Station:
     """Trains and evaluates clients, one after another or in blocks.
 
     What a client keeps between rounds (memory of steps, the model's local segment) is provisional
-    until :meth:`commit` says that its report was counted.
+    until :meth:`commit` says that its report was counted. ``draw``: where noise comes from.
     """
 
     kernel: Kernel
@@ -62,6 +63,7 @@ class Station:
     faults: Faults = field(default_factory=Faults)
     engine: Engine = "exact"
     on_error: OnError = "fail"
+    draw: Draw = seeds.stream
     opened: dict[str, tuple[Prepared, Prepared | None]] = field(
         default_factory=dict[str, "tuple[Prepared, Prepared | None]"]
     )
@@ -237,7 +239,7 @@ class Station:
 
         The share's vectors are only valid until the next call.
         """
-        turn, kept = Turn(self.seed, round, client), self.kept.get(client, {})
+        turn, kept = Turn(self.seed, round, client, self.draw), self.kept.get(client, {})
         trained = self.kernel.train(start, self.data(client)[0], work, turn, kept.get(LOCAL))  # pyright: ignore
         return self._encoded(client, trained, round, announced)
 
@@ -250,7 +252,7 @@ class Station:
         share, memory = self.bound.encode(
             update,
             trained.counts,
-            partial(seeds.stream, self.seed, round, client),
+            partial(self.draw, self.seed, round, client),
             extras={} if trained.buffers is None else {"buffers": trained.buffers},
             memory=_by_step(kept),
             announced=announced,

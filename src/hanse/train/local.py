@@ -12,8 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from hanse.core import seeds
 from hanse.core.layout import Layout, Vector
 from hanse.core.metrics import FIXED, FIXED_BOUND, Metric
+from hanse.core.seeds import Chance, Draw
 from hanse.core.step import Integers, Scalar
 from hanse.core.work import Train
 
@@ -22,11 +24,19 @@ MOST_EXAMPLES = 2**32
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Whose turn it is: all that a client's randomness depends on."""
+    """Whose turn it is: all that a client's randomness depends on.
+
+    ``draw``: where that comes from which a claim of privacy rests on.
+    """
 
     seed: int
     round: int
     client: str
+    draw: Draw = seeds.stream
+
+    def stream(self, purpose: str) -> Chance:
+        """Return what draws for a private ``purpose``."""
+        return self.draw(self.seed, self.round, self.client, purpose)
 
 
 @dataclass(frozen=True, slots=True)
