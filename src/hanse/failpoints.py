@@ -57,6 +57,8 @@ class Point(StrEnum):
     SITE_SHARE_COMPUTED = "site-share-computed"
     SITE_RELEASE_WRITTEN = "site-release-written"
     SITE_RELEASE_DURABLE = "site-release-durable"
+    SITE_LEDGER_WRITTEN = "site-ledger-written"
+    SITE_LEDGER_DURABLE = "site-ledger-durable"
     SITE_SHARE_SENT = "site-share-sent"
     SITE_SETTLED = "site-settled"
     SITE_MODEL_KEPT = "site-model-kept"

@@ -50,6 +50,7 @@ class Event(StrEnum):
     FAILED = "failed"
     JOB_DIED = "job-died"
     FORGOTTEN = "forgotten"
+    LEDGER_BEHIND = "ledger-behind"
     KEY_FOLLOWED = "key-followed"
 
 

@@ -302,7 +302,11 @@ def test_a_token_that_is_none_is_refused_before_anything_is_dialled(at_home, tmp
         (("site", "model", "heart-1", "--out", "no/such/x", "--home", "hungary"), 2, "no/such/x"),
         (("site", "start", "--app", "none", "--home", "hungary"), 2, "--app none is no folder"),
         (("site", "start", "--app", "heart", "--source", "x", "--home", "hungary"), 2, "NAME=PATH"),
-        (("site", "start", "--app", "heart", "--home", "hungary"), 2, "is in use by another agent"),
+        (
+            ("site", "start", "--app", "heart", "--home", "hungary"),
+            2,
+            "is in use by another process",
+        ),
         (("site", "model", "heart-9", "--home", "hungary"), 2, "there is no model of heart-9"),
         (("site", "policy", "--home", "hungary"), 2, "policy.toml"),
         (("site", "join", "http://localhost:1", "--name", "x"), 2, "there is no plain http"),

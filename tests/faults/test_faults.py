@@ -45,6 +45,7 @@ def test_the_thousand_have_every_kind_of_fault():
 NOT_SIMULATED = {
     *(Point.RUN_STORED, Point.RUN_JOURNALLED, Point.JOB_SHARE_WRITTEN),
     *(Point.SITE_RELEASE_WRITTEN, Point.SITE_CLEARED),
+    *(Point.SITE_LEDGER_WRITTEN, Point.SITE_LEDGER_DURABLE),
 }
 """Places in files that are simulated as a whole, or before the run: real processes die there."""
 

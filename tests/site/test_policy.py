@@ -3,12 +3,14 @@
 import math
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.core.layout import Layout
+from hanse.core.ledger import OBSERVERS, UNITS
 from hanse.core.pipeline import Pipeline
 from hanse.core.samplers import All
 from hanse.core.spec import Evaluation, RunSpec
@@ -27,7 +29,6 @@ REQUEST = Request(
     sites=4,
     l2=1.0,
     visible="each",
-    is_private=False,
     releases=frozenset({"update", "counts"}),
     measured="per-site",
     sources=("heart",),
@@ -51,6 +52,17 @@ SOURCES = st.builds(
     st.none() | names,
     st.none() | st.lists(names, max_size=2).map(tuple),
     st.none() | st.floats(0.1, 10),
+).flatmap(
+    lambda known: (
+        st.just(known)
+        if known.max_epsilon is None
+        else st.builds(
+            partial(replace, known),
+            max_delta=st.none() | st.floats(1e-9, 0.1),
+            unit=st.none() | st.sampled_from(UNITS),
+            against=st.none() | st.sampled_from(OBSERVERS),
+        )
+    )
 )
 POLICIES = st.builds(
     Policy,
@@ -185,6 +197,7 @@ def source(**changes) -> Policy:
     return replace(POLICY, sources={"heart": replace(POLICY.sources["heart"], **changes)})
 
 
+ALL = frozenset(OBSERVERS)
 NEARLY = APP[:-1] + ("0" if APP[-1] != "0" else "1")
 BROKEN = {
     "another coordinator": (POLICY, at(coordinator=OTHER), "coordinator"),
@@ -214,12 +227,12 @@ BROKEN = {
     "no purpose": (source(purposes=("cardio",)), replace(REQUEST, purpose=""), "purposes"),
     "no purpose is allowed": (source(purposes=()), REQUEST, "purposes"),
     "no ε under a cap": (source(max_epsilon=6.0), REQUEST, "max_epsilon"),
-    "ε above the cap": (source(max_epsilon=6.0), replace(REQUEST, epsilon=7.0), "max_epsilon"),
-    "ε that is no number": (
-        source(max_epsilon=6.0), replace(REQUEST, epsilon=math.nan), "max_epsilon"
+    "ε toward others under a cap": (
+        source(max_epsilon=6.0), replace(REQUEST, told=frozenset({"recipients"})), "max_epsilon"
     ),
-    "ε without a ledger": (POLICY, replace(REQUEST, epsilon=1.0), "epsilon"),
-    "noise from a seed": (POLICY, replace(REQUEST, is_private=True), "noise"),
+    "ε of a finer unit under a cap": (
+        source(max_epsilon=6.0), replace(REQUEST, told=ALL, unit="example"), "max_epsilon"
+    ),
     "given secrets across machines": (POLICY, at(simulated=True), "simulated"),
     "metrics beside the protocol": (POLICY, replace(REQUEST, measured="simulation"), "evaluation"),
 }  # fmt: skip
@@ -239,7 +252,8 @@ def test_every_reason_is_listed_at_once():
 
 
 def test_a_simulation_on_one_machine_may_have_noise_and_measure_beside_the_protocol():
-    request = replace(at(simulated=True, on_loopback=True), is_private=True, measured="simulation")
+    asked = at(simulated=True, on_loopback=True)
+    request = replace(asked, told=ALL, measured="simulation")
     assert verdict(POLICY, request) == []
 
 
@@ -277,12 +291,12 @@ REQUESTS = st.builds(
     st.integers(1, 5),
     st.sampled_from([0.5, 1.0, math.inf]),
     st.sampled_from(["each", "sum"]),
-    st.booleans(),
     st.sampled_from([frozenset({"update"}), frozenset({"update", "counts"})]),
     st.sampled_from(["per-site", "sum", "none", "simulation"]),
     st.sampled_from([(), ("heart",), ("heart", "lung")]),
     st.sampled_from(["", "cardio"]),
-    st.none() | st.floats(0.1, 10),
+    st.sampled_from(UNITS),
+    st.sampled_from([frozenset(), ALL, ALL - {"coordinator"}]),
 )
 
 
@@ -323,9 +337,9 @@ def test_the_facts_of_a_run_are_those_of_its_spec():
         purpose="cardio",
     )
     request = Request.of(spec, SITUATION)
-    assert (request.sites, request.visible, request.is_private) == (3, "each", False)
+    assert (request.sites, request.visible, request.told) == (3, "each", frozenset())
     assert request.l2 == spec.bound.facts.l2
-    assert (request.sources, request.purpose, request.epsilon) == (("heart",), "cardio", None)
+    assert (request.sources, request.purpose, request.unit) == (("heart",), "cardio", "client")
     assert request.releases == {"update"}
     told = Request.of(replace(spec, evaluation=Evaluation()), SITUATION)
     assert told.releases == {"update", "counts"}

@@ -45,11 +45,18 @@ def replay_command(
         raise ConfigError(
             f"{folder} holds no run that has ended", hint="name the folder of one"
         ) from error
+    if not result["simulated"] and read.bound.facts.is_private:
+        pass
     run = replace(run_of(folder, run_file, assignments or ()), engine=engine)
     if run.spec.hash != spec_hash:
         raise ConfigError(
             f"{folder} was run with other settings or other code than {run_file or 'its run file'}",
             hint="replay with the files that it was run with",
+        )
+    if run.spec.bound.facts.is_private and not result["simulated"]:
+        raise ConfigError(
+            f"the noise of {folder} came from its sites' operating systems, and was kept nowhere",
+            hint="such a run cannot be replayed, by nobody: that is what its ε rests on",
         )
     found = replay(run, Folder(folder).history(), workers=workers, backend=backend)
     same = found.model_digest == result["model_digest"]

@@ -121,6 +121,7 @@ async def history(asked: Asked) -> Json:
         "spec": spec.canonical,
         "layout": layout_json(spec.layout),
         "best": live.best and [*live.best],
+        "simulated": asked.office.settings.simulated,
     }
 
 

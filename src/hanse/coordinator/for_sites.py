@@ -100,6 +100,18 @@ async def entry(asked: Asked) -> Json:
     return {"hash": found}
 
 
+async def ledger_head(asked: Asked) -> Json:
+    """Give the last entry of the site's privacy ledger that it has shown."""
+    return await in_thread(asked.office.witness.head, asked.who.name)
+
+
+async def note_ledger_head(asked: Asked) -> Json:
+    """Take the last entry of the site's privacy ledger, behind the one that is known."""
+    after, head = asked.body.after.model_dump(), asked.body.head.model_dump()
+    await in_thread(asked.office.witness.note, asked.who.name, after, head)
+    return head
+
+
 async def poll(asked: Asked) -> Json:
     """Give what there is to do, when it is not what the site has."""
     office, body, site = asked.office, asked.body, asked.who.name

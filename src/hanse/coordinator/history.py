@@ -57,6 +57,13 @@ class History:
             raise LookupError(stream)
         return Entry.of(row)
 
+    def last(self, stream: str) -> Entry | None:
+        """Return the last event of ``stream``; None if there is none."""
+        found = select(EVENT).where(EVENT.c.stream == stream).order_by(EVENT.c.seq.desc()).limit(1)
+        with self._connection() as connection:
+            row = connection.execute(found).first()
+        return None if row is None else Entry.of(row)
+
     def streams(self, prefix: str = "") -> list[str]:
         """Return the names of the streams that begin with ``prefix``, sorted."""
         stream = EVENT.c.stream  # not LIKE, which SQLite has without regard to case

@@ -16,6 +16,7 @@ from hanse.coordinator.registry import Registry, fold
 from hanse.coordinator.runs import Runs
 from hanse.coordinator.tally import Tally
 from hanse.coordinator.watch import Watch
+from hanse.coordinator.witness import Witness
 from hanse.core.canonical import Json
 from hanse.log import Event, Line, log
 from hanse.net import succession
@@ -49,12 +50,14 @@ class Office:
     seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
     watch: Watch = field(init=False)
     tally: Tally = field(init=False)
+    witness: Witness = field(init=False)
     succession: Sequence[Mapping[str, str]] = field(init=False)
     """Which identity key came after which (:mod:`hanse.net.succession`)."""
 
     def __post_init__(self) -> None:
         """Fold the registry's events."""
         self.watch, self.tally = Watch(self.journal, self.folder), Tally(self.journal)
+        self.witness = Witness(self.journal)
         self.succession = succession.read(self.folder)
         for entry in self.journal.read(REGISTRY):
             self.registry = fold(self.registry, entry.kind, entry.body)  # pyright: ignore

@@ -69,6 +69,7 @@ STATUS: Mapping[str, Schema] = {
 MEMBER = closed(
     ready=TRUTH, fingerprint=TEXT, reasons=many(TEXT), away_s=maybe(NUMBER), finished=TRUTH
 )
+HEAD = closed(seq=WHOLE, hash=HEX64)
 EVENT = closed(seq=WHOLE, kind=TEXT, body=ANY, at=NUMBER, hash=HEX64)
 ASSIGNMENT = closed(
     run=TEXT, kind=TEXT, round=WHOLE, blob=maybe(HEX64), body=ANY,
@@ -88,6 +89,8 @@ ANSWERS: Mapping[str, Schema] = {
     "renew": closed(certificate=TEXT),
     "roster": closed(roster=ROSTER),
     "entry": closed(hash=HEX64),
+    "ledger_head": HEAD,
+    "note_ledger_head": HEAD,
     "poll": closed(assignments=many(ASSIGNMENT), version=HEX64),
     "specification": closed(spec=TEXT, layout=ANY, simulated=TRUTH, roster=ROSTER),
     "answer": RECEIPT,
@@ -105,7 +108,9 @@ ANSWERS: Mapping[str, Schema] = {
         **STATUS, why=many(TEXT), news=TEXT,
         members={"type": "object", "additionalProperties": MEMBER},
     ),
-    "history": closed(history=many(ANY), spec=TEXT, layout=ANY, best=BEST),
+    "history": closed(
+        history=many(ANY), spec=TEXT, layout=ANY, best=BEST, simulated=TRUTH
+    ),
     "logs": closed(events=many(EVENT)),
     "stop": closed(outcome=OUTCOME),
     "invite": closed(token=TEXT, expires=NUMBER),

@@ -321,8 +321,8 @@ def check_deployable(read: Specification, sites: Collection[str], *, simulated: 
             'release = "simulation" measures beside the protocol, which no real site does',
             hint='set [evaluation] release = "none"',
         )
-    if spec.bound.facts.is_private:
+    if spec.bound.facts.noise_multiplier:
         raise ConfigError(
-            "this run adds noise, and deployed noise and its ledger are not built yet",
-            hint="simulate it; a deployed run with noise will come with the privacy ledger",
+            "this run adds noise at the coordinator, whose deployed noise is not built yet",
+            hint='simulate it, or let each site add its own: step = "local_gaussian_noise"',
         )

@@ -57,6 +57,20 @@ class Poll(Body):
     doing: Annotated[str, StringConstraints(max_length=200)]
 
 
+class Head(Body):
+    """An entry of a privacy ledger: its number and its hash."""
+
+    seq: Annotated[int, Field(ge=0, lt=2**53)]
+    hash: Hex64
+
+
+class LedgerHead(Body):
+    """The last entry of a site's privacy ledger, and the one that it showed before."""
+
+    after: Head
+    head: Head
+
+
 class Answer(Body):
     """A site's answer that is JSON."""
 

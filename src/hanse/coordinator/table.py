@@ -37,6 +37,8 @@ TABLE: tuple[Route, ...] = (
     Route("POST", "/v1/renew", SITE, for_sites.renew, schemas.Renew, needs_certificate=False),
     Route("GET", "/v1/roster", SITE, for_sites.roster),
     Route("GET", "/v1/entries/{seq}", SITE, for_sites.entry),
+    Route("GET", "/v1/ledger", SITE, for_sites.ledger_head),
+    Route("POST", "/v1/ledger", SITE, for_sites.note_ledger_head, schemas.LedgerHead),
     Route("POST", "/v1/poll", SITE, for_sites.poll, schemas.Poll),
     Route("GET", "/v1/runs/{run}/spec", SITE, for_sites.specification, owner=SITE_RUN),
     Route("POST", ANSWER, SITE, for_sites.answer, schemas.Answer, SITE_RUN),

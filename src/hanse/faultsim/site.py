@@ -6,6 +6,7 @@ from typing import Any
 
 from hanse.config.specification import Specification
 from hanse.core.frames import model_frame, share_frame
+from hanse.core.ledger import Entry, Ledger, step
 from hanse.core.listing import Listing
 from hanse.core.step import Refused
 from hanse.core.sums import on_wire
@@ -19,9 +20,9 @@ from hanse.faultsim.network import Lost, Network
 from hanse.faultsim.unit import Unit, data
 from hanse.faultsim.world import World
 from hanse.sim.station import Kept, Station
-from hanse.site.gate import Expected, Gate
+from hanse.site.gate import Gate
 from hanse.site.kept import ClientMemory
-from hanse.site.ledger import NoBudget
+from hanse.site.ledger import reservation
 from hanse.site.policy import Policy
 from hanse.site.releases import Occasion
 
@@ -48,6 +49,7 @@ class Disk:
     def __init__(self) -> None:
         self.shelf = dict[str, tuple[Kept, int]]()
         self.releases = dict[str, str]()
+        self.ledger = Ledger()
         self.frames = dict[str, bytes]()
         self.troubles = Troubles()
 
@@ -68,17 +70,29 @@ class Disk:
         """Forget it."""
         self.shelf.pop(name, None)
 
-    # the log of a Gate
+    # the book and the log of a Gate
+
+    def note(self, entry: Entry) -> None:
+        """Have ``entry`` in the ledger."""
+        if (after := step(self.ledger, entry)) is not self.ledger:
+            self._sync()
+            self.ledger = after
 
     def known(self, occasion: Occasion) -> str:
         """Return the digest by which ``occasion`` has left."""
         return self.releases.get(str(occasion), "")
 
+    def check(self, occasion: Occasion, digest: str) -> None:
+        """Raise ProtocolError if another has left by the name."""
+        known = self.known(occasion)
+        if known not in ("", digest):
+            raise ProtocolError(f"{occasion} has left as {known[:16]}")
+
     def once(self, occasion: Occasion, digest: str, size: int) -> None:
         """Note a release; ProtocolError if another has left by its name."""
-        known = self.releases.setdefault(str(occasion), digest) if self._sync() else ""
-        if known != digest:
-            raise ProtocolError(f"{occasion} has left as {known[:16]}")
+        self.check(occasion, digest)
+        if self._sync():
+            self.releases[str(occasion)] = digest
 
     def _sync(self) -> bool:
         try:
@@ -113,7 +127,7 @@ class SimulatedSite:
             self.memory = ClientMemory(self.name, self.station, self.disk)
             self.made = set[str]()
             gate: Any = self.disk
-            self.gate = Gate(POLICY, NoBudget(), gate)
+            self.gate = Gate(POLICY, self.disk, gate)
             self._living = self._live()
             self._go_on(None, self.life)
 
@@ -174,6 +188,7 @@ class SimulatedSite:
         key, round = (self.name, asked["round"], asked["kind"]), asked["round"]
         match asked["kind"]:
             case "prepare":
+                self.disk.note(reservation(RUN, self.read.spec))
                 body = {"accepted": True, "fingerprint": "f"}
                 told = yield from self._ask(lambda c: c.answer(key, body))
             case "finish":
@@ -220,7 +235,7 @@ class SimulatedSite:
             reach(Point.SITE_SHARE_COMPUTED)
         content = self.disk.frames[name]
         bound = spec.bound if kind == "train" else spec.tally
-        self.gate.release(occasion, content, Expected(bound))
+        self.gate.release(occasion, content, bound)
         reach(Point.SITE_RELEASE_DURABLE)
         return content
 

@@ -151,6 +151,7 @@ class Fetched:
     best: Mapping[str, Json] | None
     best_vector: Vector | None
     events: list[dict[str, Any]]
+    simulated: bool
 
 
 def fetch(line: Connection, run: str, into: Path) -> Fetched:
@@ -183,8 +184,9 @@ def _fetch(line: Connection, run: str, state: Any, into: Path) -> Fetched:
         best = {"round": number, "metric": metric, "value": value}
         best_vector = _vector(line, read, blob, into)
     return Fetched(
-        read, state["outcome"], told["history"], vector, best, best_vector, events["events"]
-    )
+        read, state["outcome"], told["history"], vector, best, best_vector, events["events"],
+        told["simulated"],
+    )  # fmt: skip
 
 
 def _vector(line: Connection, read: Any, blob: str, into: Path) -> Vector:

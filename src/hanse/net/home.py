@@ -34,6 +34,7 @@ def bring_home(line: Connection, id: str, out: Path) -> dict[str, Json]:
     seconds = _seconds(found.events)
     result = {**result_json(spec, digest, rows, best), "seconds": seconds, "out": str(out)}
     result |= {"id": id, "outcome": found.outcome, "rounds_done": len(rows)}
+    result["simulated"] = found.simulated
     models = {"model.safetensors": found.vector}
     if found.best_vector is not None:
         models["model.best.safetensors"] = found.best_vector

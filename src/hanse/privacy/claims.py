@@ -13,13 +13,12 @@ its share nothing but noise, so that it is asked or not tells nothing: sampling 
 from dataclasses import dataclass
 
 from hanse.core.dp_events import Event, Gaussian, Repeated
+from hanse.core.ledger import OBSERVERS, Unit
 from hanse.core.samplers import Sampler
 from hanse.core.spec import Against, Privacy, Quorum, RunSpec
 from hanse.errors import ConfigError
 from hanse.privacy.accounting import Epsilon, calibrated, spent
 from hanse.privacy.gaussian import LARGEST_MULTIPLIER
-
-OBSERVERS: tuple[Against, ...] = ("coordinator", "sites", "recipients")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,20 @@ def claims(spec: RunSpec, rounds: int | None = None) -> tuple[Claim, ...]:
         event = told(spec.sampler, clients, spec.cohort, multiplier, planned, observer)
         found.append(_claim(observer, event, delta))
     return tuple(found)
+
+
+def release_of(spec: RunSpec) -> tuple[Unit, dict[Against, Event]]:
+    """Return whose contribution the noise hides, and what one release of a client's tells each
+    observer; who is not in it is told all.
+
+    Without sampling: a client that keeps a ledger of what it released knows that it took part.
+    """
+    facts = spec.bound.facts
+    if facts.local_multiplier:
+        return "client", dict.fromkeys(OBSERVERS, Gaussian(facts.local_multiplier))
+    if facts.noise_multiplier:
+        return "client", dict.fromkeys(OBSERVERS[1:], Gaussian(facts.noise_multiplier))
+    return "client", {}
 
 
 def _claim(observer: Against, event: Event, delta: float | None) -> Claim:

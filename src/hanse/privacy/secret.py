@@ -2,7 +2,7 @@
 
 A key of 256 bits from the operating system, used once and never kept, makes a stream by AES-256 in
 counter mode (NIST SP 800-38A §6.5, a DRBG's output by SP 800-90A §10.2.1 without its reseeding,
-since one key gives less than 2^32 blocks). Whoever can tell it from uniform bits has broken AES, and
+since one key gives less than 2^32 blocks). Whoever can tell it from uniform bits has broken AES:
 that is all by which an ε of noise from it is off.
 """
 

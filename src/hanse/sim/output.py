@@ -74,9 +74,12 @@ class Folder:
         result: dict[str, Json],
         environment: dict[str, Json],
     ) -> None:
-        """Write the folder of a run that has ended elsewhere; ``models``: file name → vector."""
+        """Write the folder of a run that has ended elsewhere; ``models``: file name → vector.
+
+        ``result`` says whether it was ``simulated``: its noise is that of its seed.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._describe(spec, environment, promises(spec, simulated=False))
+        self._describe(spec, environment, promises(spec, simulated=bool(result["simulated"])))
         self.note_population(spec, None)
         self._write("history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
         for name, vector in models.items():

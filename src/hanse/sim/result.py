@@ -76,7 +76,8 @@ class Result:
         best = None if self.best is None else self.best.json()
         out = None if self.out is None else str(self.out)
         told = result_json(self.spec, self.model_digest, self.history, best)
-        return {**told, "seconds": self.seconds, "out": out}
+        told["simulated"] = True
+        return {**told, "simulated": True, "seconds": self.seconds, "out": out}
 
 
 def result_json(

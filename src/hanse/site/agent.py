@@ -17,6 +17,7 @@ from hanse.net.problems import Conflict, Missing
 from hanse.net.session import SignedConnection
 from hanse.site.enrol import dial, is_due, renew
 from hanse.site.home import SiteHome
+from hanse.site.ledger import SiteLedger
 from hanse.site.releases import ReleaseLog
 from hanse.site.work import Place, Say, SiteRun
 
@@ -178,6 +179,7 @@ class Agent:
         self._how = (app.absolute(), {n: str(Path(p).absolute()) for n, p in sources.items()})
         self.last_error: str = ""
         self.is_online, self.unlogged, self._waiting, self.forgotten = False, "", 0, ""
+        self.behind = ""
 
     def say(self, text: str, line: Line) -> None:
         """Append ``text`` to the site's log, and show both; a disk that is full ends nothing."""
@@ -200,12 +202,14 @@ class Agent:
     def run(self) -> None:
         """Serve until :meth:`stop`; what the coordinator does not answer is asked again."""
         record = ReleaseLog(self.home.folder / "releases.jsonl")
+        ledger: SiteLedger | None = None
         heard, place, version = time.monotonic(), None, ""
         try:
+            ledger = SiteLedger(self.home.ledger)
             while not self.stopping.is_set():
                 try:
                     if place is None:
-                        place = self._place(record)
+                        place = self._place(record, ledger)
                     version = self._poll(place, version)
                     heard = time.monotonic()
                 except (TransportError, OSError) as error:
@@ -222,6 +226,8 @@ class Agent:
             for worker in self.workers.values():
                 worker.close()
             record.close()
+            if ledger is not None:
+                ledger.close()
 
     def stop(self) -> None:
         """End soon; runs go on at the next start.
@@ -232,10 +238,10 @@ class Agent:
         if self._waiting == threading.get_ident():
             raise Stopped
 
-    def _place(self, record: ReleaseLog) -> Place:
+    def _place(self, record: ReleaseLog, ledger: SiteLedger) -> Place:
         app, sources = self._how
         return Place(
-            self.home, app, sources, dial(self.home, self._followed), record, self.say,
+            self.home, app, sources, dial(self.home, self._followed), record, ledger, self.say,
             lambda: not self.stopping.is_set(),
         )  # fmt: skip
 
@@ -260,6 +266,14 @@ class Agent:
         if self.forgotten and not before:
             self.say(self.forgotten, Line(Event.FORGOTTEN, name=self.name))
 
+    def _look_at(self, ledger: SiteLedger, line: SignedConnection) -> None:
+        """See whether this site's privacy ledger is the newest that the coordinator knows of."""
+        before = ledger.rolled_back
+        ledger.look(line)
+        self.behind = ledger.rolled_back
+        if self.behind and not before:
+            self.say(self.behind, Line(Event.LEDGER_BEHIND, name=self.name))
+
     def _poll(self, place: Place, version: str) -> str:
         if is_due(self.home):
             renew(self.home, place.line)
@@ -271,6 +285,7 @@ class Agent:
             self.say(f"{self.name} is on line", Line(Event.ON_LINE, name=self.name))
             self.is_online, self.last_error = True, ""
             self._look_back(place.line)
+            self._look_at(place.ledger, place.line)
             for worker in self.workers.values():
                 worker.retry()
         self._hand_out(place, told["assignments"])
@@ -312,7 +327,7 @@ class Agent:
                 "pid": os.getpid(),
                 "at": time.time(),
                 "online": self.is_online,
-                "error": self.last_error or self.unlogged or self.forgotten,
+                "error": self.last_error or self.unlogged or self.behind or self.forgotten,
                 "runs": {run: worker.doing for run, worker in self.workers.items()},
             }
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from hanse.net.checks import Check, attempt, check_certificate, check_private, check_room
 from hanse.net.keys import IdentityKey
 from hanse.sim.files import read_tensors
+from hanse.sim.ledger import read_ledger
 from hanse.site.dry_run import greet, roster
 from hanse.site.home import SITE, SiteHome
 from hanse.site.kept import KEPT, PROVISIONAL
@@ -22,6 +23,7 @@ def fsck(home: SiteHome) -> list[Check]:
         attempt("identity", lambda: f"{IdentityKey.load(home.identity).public[:16]}…"),
         attempt("policy", lambda: _policy(home)),
         attempt("releases", lambda: f"{check_log(home.folder / 'releases.jsonl'):,} have left"),
+        attempt("ledger", lambda: _ledger(home)),
         *_memories(home.folder / "runs"),
     ]
 
@@ -43,6 +45,15 @@ def _policy(home: SiteHome) -> str | Check:
     if found is None:
         return Check("policy", False, "there is none: every run is refused", "hanse site policy")
     return f"at least {found.minimum_cohort} sites, lets out {', '.join(found.release)}"
+
+
+def _ledger(home: SiteHome) -> str | Check:
+    found = read_ledger(home.ledger)
+    if found.is_incomplete:
+        fix = "put the newest copy back, if there is one"
+        return Check("ledger", False, "entries were lost, and what they spent is unknown", fix)
+    debits = sum(len(account.debits) for account in found.accounts.values())
+    return f"{len(found.accounts):,} runs, {debits:,} debits, a whole chain"
 
 
 def _memories(runs: Path) -> Iterator[Check]:

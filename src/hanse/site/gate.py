@@ -13,12 +13,14 @@ import mmap
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from hanse.core.intake import Inspection
+from hanse.core.ledger import Arrived, Debited, Entry, Ledger
 from hanse.core.listing import CHUNK, Listing, digests
 from hanse.core.pipeline import BoundPipeline
 from hanse.errors import ConfigError, ProtocolError
-from hanse.site.ledger import FREE, Claim, Ledger
+from hanse.sim.files import sync_folder
 from hanse.site.policy import Policy
 from hanse.site.releases import REFUSED, Occasion, ReleaseLog
 
@@ -26,12 +28,17 @@ Content = bytes | bytearray | memoryview | Path
 UNSAID = "the site refused; its operator can see why"
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the spec says of a release: of an update ``spec.bound``, of counts ``spec.tally``."""
+class Book(Protocol):
+    """Keeps a ledger durably."""
 
-    bound: BoundPipeline
-    claim: Claim = FREE
+    @property
+    def ledger(self) -> Ledger:
+        """What stands in it."""
+        ...
+
+    def note(self, entry: Entry) -> None:
+        """Have ``entry`` in it; BudgetError if it is a wrong one, ConfigError if that fails."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,52 +62,60 @@ class Gate:
     """Decides what leaves, by the site's policy and ledger, and keeps the record of it."""
 
     policy: Policy
-    ledger: Ledger
+    book: Book
     record: ReleaseLog = field(repr=False)
 
-    def reserve(self, occasion: Occasion, claim: Claim) -> None:
-        """Set the privacy aside that a release will cost, before anything is computed for it.
-
-        Raises BudgetError if the ledger does not permit it.
-        """
-        self.ledger.reserve(str(occasion), claim)
-
     def release(
-        self, occasion: Occasion, content: Content, expected: Expected
+        self, occasion: Occasion, content: Content, bound: BoundPipeline
     ) -> Released | Withheld:
         """Let the bytes of ``content`` (or of a file that nobody else writes) leave, or say why
-        not.
+        not. ``bound``: what the spec says of it: of an update ``spec.bound``, of counts
+        ``spec.tally``.
 
-        The same content may be released again, and has one line in the log. Raises BudgetError
-        where the ledger refuses, ProtocolError where other bytes have left under this name, and
-        ConfigError where the file or the log fails; then nothing may leave.
+        The same content may be released again, and has one line in the log. Noised content is on
+        disk before it is debited: it is drawn once, and what left must be there to leave again.
+        Raises BudgetError where the ledger refuses, ProtocolError where other bytes have left under
+        this name, and ConfigError where the file or the log fails; then nothing may leave.
         """
         if occasion.kind not in self.policy.release:
             return self._withhold(occasion, _not_permitted(occasion.kind), public=True)
         view = _view(content)
-        listing = _inspect(expected.bound, view)
+        listing = _inspect(bound, view)
         if isinstance(listing, str):
             return self.withhold(occasion, listing)
-        self.ledger.reserve(str(occasion), expected.claim)
-        self.ledger.debit(str(occasion), listing.id)
+        self.record.check(occasion, listing.id)
+        if bound.facts.is_private and isinstance(content, Path):
+            _sync(content)
+        self._debit(occasion, listing.id)
         self.record.once(occasion, listing.id, listing.size)
         return Released(listing, content)
 
     def withhold(self, occasion: Occasion, reason: str) -> Withheld:
         """Let a refusal leave in place of a release; ``reason`` goes with it if the policy says so.
 
-        What was reserved is given back. Raises ProtocolError if a release has left by this name.
+        It costs nothing. Raises ProtocolError if a release has left by this name.
         """
         return self._withhold(occasion, reason, public="reasons" in self.policy.release)
 
     def arrived(self, occasion: Occasion) -> None:
         """Note that the coordinator has given a receipt for a release."""
-        self.ledger.receipt(str(occasion))
+        if self.book.ledger.digest_of(occasion.run, occasion.release):
+            self.book.note(Arrived(occasion.run, occasion.release))
+
+    def known(self, occasion: Occasion) -> str:
+        """Return the digest by which ``occasion`` has left or is debited, or nothing."""
+        debited = self.book.ledger.digest_of(occasion.run, occasion.release)
+        return debited or self.record.known(occasion)
+
+    def _debit(self, occasion: Occasion, digest: str) -> None:
+        """Debit a release; of a run that no noise bounds the first one says it all."""
+        account = self.book.ledger.accounts.get(occasion.run)
+        if account is None or account.reserved.tells or not account.debits:
+            self.book.note(Debited(occasion.run, occasion.release, digest))
 
     def _withhold(self, occasion: Occasion, reason: str, *, public: bool) -> Withheld:
         said = reason if public else UNSAID
         self.record.once(occasion, REFUSED, len(said.encode()))
-        self.ledger.void(str(occasion))
         return Withheld(said, reason)
 
 
@@ -121,6 +136,20 @@ def _inspect(bound: BoundPipeline, view: memoryview) -> Listing | str:
     except ProtocolError as error:
         return str(error)
     return inspection.verdict() or Listing(len(view), tuple(hashes))
+
+
+def _sync(path: Path) -> None:
+    """Return when a file and its name are on disk."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be forced to the disk: {(error.strerror or str(error)).lower()}; "
+            "nothing noised leaves before that",
+            hint="see to the disk of the site's home",
+        ) from error
 
 
 def _view(content: Content) -> memoryview:

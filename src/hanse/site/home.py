@@ -57,6 +57,11 @@ class SiteHome:
         """The owner's rules."""
         return self.folder / "policy.toml"
 
+    @property
+    def ledger(self) -> Path:
+        """What runs have spent of the privacy of the data here."""
+        return self.folder / "ledger.jsonl"
+
     def key(self) -> IdentityKey:
         """Return the site's identity key."""
         return IdentityKey.load(self.identity)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.config.specification import Specification, layout_json, read_layout, read_spec
+from hanse.core import seeds
 from hanse.core.accelerate import WORTH
 from hanse.core.frames import model_frame, share_frame
 from hanse.core.layout import Vector
@@ -23,6 +24,7 @@ from hanse.core.work import Train
 from hanse.errors import ConfigError, HanseError, TaskError, TransportError
 from hanse.failpoints import Point, reach
 from hanse.names import resolve
+from hanse.privacy import secret
 from hanse.sim.files import write_whole
 from hanse.sim.messages import preserve, quiet, receive, send
 from hanse.sim.population import Sites
@@ -37,7 +39,8 @@ class Job:
     def __init__(self, told: Mapping[str, Any]) -> None:
         """Import the app, check that its task is the spec's, open the data.
 
-        ``told``: ``app``, ``store`` (folders), ``site``, ``sources``, ``spec``, ``layout``.
+        ``told``: ``app``, ``store`` (folders), ``site``, ``sources``, ``spec``, ``layout``, and
+        whether the run is ``simulated``: if not, noise comes from the operating system.
         """
         self.site, self.store = str(told["site"]), Path(told["store"])
         self.read: Specification = read_spec(told["spec"], read_layout(told["layout"]))
@@ -50,7 +53,8 @@ class Job:
         self.fingerprint = self.exactly.enter_context(task.exactly(spec.local.threads))
         sources = {name: Path(path) for name, path in told["sources"].items()}
         sites = Sites(resolve(spec.data, folder, "data"), [self.site], sources, spec.seed)
-        self.station = Station(task.kernel(), sites, spec.bound, spec.seed)
+        draw = seeds.stream if told["simulated"] else secret.fresh
+        self.station = Station(task.kernel(), sites, spec.bound, spec.seed, draw=draw)
         self.work = Train(spec.local, self.read.strategy.correction)
         self.memory = ClientMemory(self.site, self.station, Folder(self.store))
         self.rows = self.station.data(self.site)[0].n

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from hanse.core.ledger import OBSERVERS, UNITS
 from hanse.errors import ConfigError
 
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -47,6 +48,10 @@ def _is_count(value: object) -> bool:
 
 def _is_positive(value: object) -> bool:
     return type(value) in (int, float) and 0 < cast("float", value) < math.inf
+
+
+def _is_probability(value: object) -> bool:
+    return type(value) is float and 0 < value < 1
 
 
 DIGESTS = _list_of(_is_digest)
@@ -108,6 +113,9 @@ SOURCE_KEYS: Mapping[str, Key] = {
     "path": Key(_is_text, "a path in quotes", '"/data/heart.csv"'),
     "purposes": Key(_list_of(_is_text), "a list of purposes in quotes", '["cardio-2026"]'),
     "max_epsilon": Key(_is_positive, "a number above 0", "6.0"),
+    "max_delta": Key(_is_probability, "a number between 0 and 1", "1e-6"),
+    "unit": Key(_one_of(*UNITS), '"client", "person" or "example"', '"client"'),
+    "against": Key(_one_of(*OBSERVERS), '"coordinator", "sites" or "recipients"', '"coordinator"'),
 }
 
 

@@ -1,68 +1,102 @@
-"""What the release gate asks of the ledger of privacy spent, per data set, at its owner.
+"""A site's privacy ledger: what runs may spend of its data, and who else has seen its last entry.
 
-Two phases (security design D3): a release is *reserved* before anything is computed, *debited* with
-the digest of its bytes before the first of them leaves, and has a *receipt* when it has arrived.
-From the debit on it is spent, whatever becomes of it; only a reservation can be made void. All four
-are idempotent: a site that was stopped says again what it said before.
-
-:class:`NoBudget` accounts for nothing, and therefore lets nothing leave that claims an ε. It does
-not protect what leaves without such a claim.
+The file lies in the site's home, and so in its backups. An older copy put back would know of less
+than was spent. So the coordinator is told the ledger's head before each release that is debited,
+and the site asks for it before it does anything: what it does not hold, it has lost.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
-from hanse.errors import BudgetError
+from hanse.core.ledger import Lost, Reserved
+from hanse.core.spec import RunSpec
+from hanse.errors import ConfigError
+from hanse.net.problems import Conflict
+from hanse.net.session import SignedConnection
+from hanse.privacy.budget import Cap
+from hanse.privacy.claims import release_of
+from hanse.sim.ledger import Head, LedgerFile
+from hanse.site.policy import Source
 
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The privacy that a run says one release costs each of ``sources``; ε None: it claims none."""
-
-    sources: tuple[str, ...] = ()
-    epsilon: float | None = None
-    delta: float = 0.0
-
-
-FREE = Claim()
-
-
-class Ledger(Protocol):
-    """Keeps what has been spent, durably. ``release`` is a release's own name, used once."""
-
-    def reserve(self, release: str, claim: Claim) -> None:
-        """Set ``claim`` aside; BudgetError if it does not fit, or was reserved otherwise."""
-        ...
-
-    def debit(self, release: str, digest: str) -> None:
-        """Spend what is reserved on the bytes of ``digest``; BudgetError for other bytes."""
-        ...
-
-    def receipt(self, release: str) -> None:
-        """Note that the bytes of ``release`` have arrived."""
-        ...
-
-    def void(self, release: str) -> None:
-        """Give back what is reserved; what is debited stays spent."""
-        ...
+HEAD_PATH: Final = "/v1/ledger"
+UNNAMED: Final = "unnamed"
+"""The data set of a run that names none."""
 
 
-class NoBudget:
-    """The ledger of a site that keeps none: it permits what claims no ε."""
+class SiteLedger(LedgerFile):
+    """The ledger of one site. ``rolled_back`` says why nothing may leave, and is empty else."""
 
-    def reserve(self, release: str, claim: Claim) -> None:
-        """Refuse a claim of ε with BudgetError: nobody would hold the site to it."""
-        if claim.epsilon is not None:
-            raise BudgetError(
-                f"{release} claims ε = {claim.epsilon:g}, and this site keeps no privacy ledger",
-                hint="privacy across real sites comes with the privacy step: run without ε",
-            )
+    def __init__(self, path: Path) -> None:
+        """Open the ledger at ``path``, or begin it there. The coordinator is not asked yet."""
+        super().__init__(path)
+        self._witness_lock, self._witnessed = threading.Lock(), Head()
+        self.rolled_back = ""
 
-    def debit(self, release: str, digest: str) -> None:
-        """Spend nothing."""
+    def look(self, line: SignedConnection) -> None:
+        """Ask the coordinator for the last head that it was told: this ledger must hold it."""
+        told: Any = line.request("GET", HEAD_PATH).json()
+        head = Head(int(told["seq"]), str(told["hash"]))
+        with self._witness_lock:
+            self._look(head)
 
-    def receipt(self, release: str) -> None:
-        """Note nothing."""
+    def _look(self, head: Head) -> None:
+        self._witnessed = head
+        self.rolled_back = "" if self.holds(head) else (
+            f"the privacy ledger is not the newest: the coordinator knows of entry {head.seq} "
+            f"({head.hash[:16]}…), and here it ends with entry {self.head.seq}; put the newest "
+            "copy back, or say that there is none: hanse site ledger accept-loss"
+        )  # fmt: skip
 
-    def void(self, release: str) -> None:
-        """Give back nothing."""
+    def show(self, line: SignedConnection) -> None:
+        """Tell the coordinator the head, before what it debits leaves.
+
+        ConfigError if it knows of entries that are not here.
+        """
+        with self._witness_lock:
+            while self.head != self._witnessed:
+                asked = {"after": self._witnessed.json(), "head": (head := self.head).json()}
+                try:
+                    line.request("POST", HEAD_PATH, asked)
+                    self._witnessed = head
+                except Conflict:
+                    told: Any = line.request("GET", HEAD_PATH).json()
+                    before, now = self._witnessed, Head(int(told["seq"]), str(told["hash"]))
+                    self._look(now)
+                    if self.rolled_back or now == before:
+                        raise ConfigError(
+                            self.rolled_back or "the coordinator takes no head of the ledger"
+                        ) from None
+
+
+def accept_loss(path: Path, line: SignedConnection) -> Head:
+    """Note in the ledger at ``path`` that entries which the coordinator knows of are lost.
+
+    From then on nobody knows what was spent, so a source with a cap is used by no run. Returns what
+    was lost; ConfigError if nothing is.
+    """
+    ledger = SiteLedger(path)
+    try:
+        told: Any = line.request("GET", HEAD_PATH).json()
+        head = Head(int(told["seq"]), str(told["hash"]))
+        if ledger.holds(head):
+            raise ConfigError("the privacy ledger is the newest: nothing is lost")
+        ledger.note(Lost(head.seq, head.hash))
+        return head
+    finally:
+        ledger.close()
+
+
+def reservation(run: str, spec: RunSpec) -> Reserved:
+    """Return what ``run`` reserves at a site: one release a round, and one more for its counts
+    where those may leave.
+    """
+    unit, tells = release_of(spec)
+    releases = spec.rounds if tells else 2 * spec.rounds
+    return Reserved(run, spec.sources or (UNNAMED,), unit, releases, tells)
+
+
+def caps_of(sources: Mapping[str, Source]) -> dict[str, Cap]:
+    """Return the caps of a policy's sources."""
+    return {name: source.cap for name, source in sources.items() if source.cap is not None}

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
+from hanse.core.ledger import Unit
+from hanse.core.spec import Against
 from hanse.errors import ConfigError
+from hanse.privacy.budget import Cap
 from hanse.net.keys import read_private, write_private
 from hanse.site.keys import SOURCE_KEYS, TOP, closed
 
@@ -25,13 +28,25 @@ SOURCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Source:
     """What a data set may be used for; None: no such restriction.
 
-    ``max_epsilon`` is the privacy that it may spend in all its life. A run without an ε spends
-    more than any cap.
+    ``max_epsilon`` is the privacy that it may spend in all its life, at ``max_delta`` (1e-6), for
+    one ``unit`` of it (all data of the client), ``against`` an observer (the coordinator). A run
+    without an ε spends more than any cap.
     """
 
     path: str | None = None
     purposes: tuple[str, ...] | None = None
     max_epsilon: float | None = None
+    max_delta: float | None = None
+    unit: Unit | None = None
+    against: Against | None = None
+
+    @property
+    def cap(self) -> Cap | None:
+        """What all runs together may spend; None: no cap."""
+        if self.max_epsilon is None:
+            return None
+        given = {"delta": self.max_delta, "unit": self.unit, "against": self.against}
+        return Cap(self.max_epsilon, **{k: v for k, v in given.items() if v is not None})  # pyright: ignore[reportArgumentType] -- each of its own type
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +172,12 @@ def _source(name: str, found: object) -> Source:
         raise ConfigError(f"{where} is not a table", hint=f"write {where} and its keys below it")
     table = cast("dict[str, Any]", found)
     closed(table, SOURCE_KEYS, where)
+    lone = [key for key in ("max_delta", "unit", "against") if key in table]
+    if lone and "max_epsilon" not in table:
+        raise ConfigError(
+            f"{where} has {lone[0]} and no max_epsilon, so it caps nothing",
+            hint="write max_epsilon = 6.0, or leave it out",
+        )
     return Source(**_tupled(table))
 
 
@@ -184,8 +205,11 @@ EXAMPLE = """
 # [sources.heart]
 # path = "/data/heart.csv"
 # purposes = ["cardio-2026"]   # the run file's purpose is one of these
-# max_epsilon = 6.0            # the privacy it may spend; until sites keep a ledger, such a source
-#                              # is used by no run at all
+# max_epsilon = 6.0            # the privacy that all runs together may spend of it, for ever
+# max_delta = 1e-6             # at this δ
+# unit = "client"              # for all data here; or for one "person", or one "example"
+# against = "coordinator"      # whoever sees this site's updates; or the other "sites", or
+#                              # "recipients": who gets the model
 """
 
 

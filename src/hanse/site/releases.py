@@ -4,9 +4,7 @@ It holds names, sizes and digests, never data. Whoever can write the file can fo
 audit log, not this file, is what a third party may trust.
 """
 
-import fcntl
 import json
-import os
 import re
 import threading
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ from typing import Any, Literal, cast
 
 from hanse.core.canonical import Json, encode
 from hanse.errors import ConfigError, ProtocolError
-from hanse.failpoints import Point, reach
-from hanse.sim.files import sync_folder
+from hanse.failpoints import Point
+from hanse.sim.lines import Lines, whole_lines
 
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 REFUSED = "refused"
@@ -37,6 +35,11 @@ class Occasion:
         if not RUN.fullmatch(self.run) or self.round < 0 or self.kind not in ("update", "counts"):
             raise ValueError(f"{self.run!r}, round {self.round}, {self.kind!r} names no release")
 
+    @property
+    def release(self) -> str:
+        """Its name within the run."""
+        return f"{self.round}/{self.kind}"
+
     def __str__(self) -> str:
         return f"{self.run}/{self.round}/{self.kind}"
 
@@ -44,33 +47,21 @@ class Occasion:
 class ReleaseLog:
     """All that ever left, one JSON object a line: names, sizes and digests, never data.
 
-    A line is on disk before its release leaves; a line that a crash cut short was none. The file is
-    0600 and locked: one agent per log. Raises ConfigError if it cannot be read, is not whole, or is
-    another agent's, and if it cannot be written: then nothing leaves until it is opened anew.
+    A line is on disk before its release leaves; one agent per log. Errors as of
+    :class:`hanse.sim.lines.Lines`, and ConfigError if the file is not whole.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the log at ``path``, or begin it there."""
-        self._path, self._lock, self._broken = path, threading.Lock(), False
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._digests = self._read()
-            sync_folder(path.parent)
-        except BlockingIOError:
-            os.close(self._file)
-            raise ConfigError(
-                f"{path} is in use by another agent", hint="stop it, or give this site its own home"
-            ) from None
-        except OSError as error:
-            raise self._failed("opened", error) from error
+        self._lock = threading.Lock()
+        points = (Point.SITE_RELEASE_WRITTEN, Point.SITE_RELEASE_DURABLE)
+        self._lines = Lines(path, points, without="nothing leaves")
+        self._digests = self._parsed(self._lines.found)
 
     def close(self) -> None:
         """Give the file to another agent; nothing leaves by this log any more."""
         with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-            self._file, self._broken = -1, True
+            self._lines.close()
 
     def open_anew(self) -> None:
         """Read the file again after a failed write: only it tells whether the line is there.
@@ -78,79 +69,47 @@ class ReleaseLog:
         Does nothing without one. ConfigError if the file cannot be read.
         """
         with self._lock:
-            if not self._broken or self._file < 0:
-                return
-            try:
-                self._digests = self._read()
-            except OSError as error:
-                raise self._failed("read", error) from error
-            self._broken = False
+            if self._lines.is_broken and not self._lines.is_closed:
+                self._digests = self._parsed(self._lines.read_anew())
 
     def known(self, occasion: Occasion) -> str:
         """Return the digest by which ``occasion`` has left, or nothing."""
         return self._digests.get(str(occasion), "")
 
-    def once(self, occasion: Occasion, digest: str, size: int) -> None:
-        """Have a durable line that ``occasion`` is ``digest``; ProtocolError if it is another."""
-        with self._lock:
-            known = self._digests.get(str(occasion))
-            if known is None:
-                self._append(_line(occasion, digest, size))
-                self._digests[str(occasion)] = digest
-            elif known != digest:
-                raise ProtocolError(
-                    f"{occasion} has left as {known[:16]}, so {digest[:16]} may not leave as it",
-                    hint="the first answer stands; a site that computes other bits the second time "
-                    "has other libraries, another processor or more threads than the first time",
-                )
-
-    def _append(self, line: bytes) -> None:
-        if self._broken:
-            raise ConfigError(
-                f"{self._path} is closed: nothing may leave", hint="see to disk and rights"
+    def check(self, occasion: Occasion, digest: str) -> None:
+        """Raise ProtocolError if ``occasion`` has left as something else than ``digest``."""
+        known = self.known(occasion)
+        if known not in ("", digest):
+            raise ProtocolError(
+                f"{occasion} has left as {known[:16]}, so {digest[:16]} may not leave as it",
+                hint="the first answer stands; a site that computes other bits the second time "
+                "has other libraries, another processor or more threads than the first time",
             )
-        try:
-            written = os.write(self._file, line)
-            reach(Point.SITE_RELEASE_WRITTEN)
-            os.fsync(self._file)
-            reach(Point.SITE_RELEASE_DURABLE)
-        except OSError as error:
-            self._broken = True  # whether the line is there only a fresh look at the file tells
-            raise self._failed("written", error) from error
-        if written < len(line):
-            self._broken = True
-            raise self._failed("written", OSError(0, "no space left for a whole line"))
 
-    def _read(self) -> dict[str, str]:
-        """Return occasion → digest of the whole lines, and cut off what is behind the last."""
-        with open(self._file, "rb", closefd=False) as file:
-            content = file.read()
-        whole = content.rfind(b"\n") + 1
-        os.ftruncate(self._file, whole)
-        os.lseek(self._file, whole, os.SEEK_SET)
-        lines = content[:whole].splitlines()
-        return dict(self._parse(number, line) for number, line in enumerate(lines, 1))
+    def once(self, occasion: Occasion, digest: str, size: int) -> None:
+        """Have a durable line that ``occasion`` is ``digest``; errors as of :meth:`check`."""
+        with self._lock:
+            self.check(occasion, digest)
+            if not self.known(occasion):
+                self._lines.append(_line(occasion, digest, size))
+                self._digests[str(occasion)] = digest
 
-    def _parse(self, number: int, line: bytes) -> tuple[str, str]:
+    def _parsed(self, lines: list[bytes]) -> dict[str, str]:
         try:
-            return _parsed(self._path, number, line)
+            return _digests_in(self._lines.path, lines)
         except ConfigError:
-            os.close(self._file)
+            self._lines.close()
             raise
-
-    def _failed(self, what: str, error: OSError) -> ConfigError:
-        said = (error.strerror or str(error)).lower()
-        return ConfigError(
-            f"{self._path} cannot be {what}: {said}; nothing leaves without a line in it",
-            hint="see to disk and rights",
-        )
 
 
 def check_log(path: Path) -> int:
     """Return how many releases stand in a log; ConfigError for a line that is none."""
-    content = path.read_bytes() if path.exists() else b""
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return len(dict(_parsed(path, number, line) for number, line in enumerate(lines, 1)))
+    return len(_digests_in(path, whole_lines(path)))
+
+
+def _digests_in(path: Path, lines: list[bytes]) -> dict[str, str]:
+    """Return occasion → digest."""
+    return dict(_parsed(path, number, line) for number, line in enumerate(lines, 1))
 
 
 def _parsed(path: Path, number: int, line: bytes) -> tuple[str, str]:

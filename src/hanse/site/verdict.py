@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hanse.core.canonical import digest
-from hanse.core.spec import RunSpec
+from hanse.core.ledger import UNITS, Unit
+from hanse.core.spec import Against, RunSpec
+from hanse.privacy.claims import release_of
 from hanse.site.policy import KINDS, Kind, Policy, Source
 
 
@@ -37,8 +39,8 @@ class Request:
     """What a run asks of a site, as plain facts.
 
     ``l2``: bound of a share's L2 norm; ``visible``: whether the coordinator sees each update or
-    only their sum; ``releases``: all that would leave; ``epsilon``: the privacy asked for, if any.
-    ``purpose`` is empty where the run names none.
+    only their sum; ``releases``: all that would leave; ``unit`` and ``told``: whose contribution
+    the run's noise hides, and from whom. ``purpose`` is empty where the run names none.
     """
 
     situation: Situation
@@ -46,17 +48,18 @@ class Request:
     sites: int
     l2: float
     visible: Literal["each", "sum"]
-    is_private: bool
     releases: frozenset[Kind]
     measured: Literal["per-site", "sum", "none", "simulation"]
     sources: tuple[str, ...]
     purpose: str = ""
-    epsilon: float | None = None
+    unit: Unit = "client"
+    told: frozenset[Against] = frozenset()
 
     @staticmethod
-    def of(spec: RunSpec, situation: Situation, *, epsilon: float | None = None) -> "Request":
+    def of(spec: RunSpec, situation: Situation) -> "Request":
         """Return what ``spec`` asks."""
         facts, evaluation = spec.bound.facts, spec.evaluation
+        unit, tells = release_of(spec)
         counts = evaluation.every > 0 and evaluation.release in ("per-site", "sum")
         return Request(
             situation=situation,
@@ -64,12 +67,12 @@ class Request:
             sites=len(spec.clients),
             l2=facts.l2,
             visible=facts.visible,
-            is_private=facts.is_private,
             releases=frozenset(("update", "counts") if counts else ("update",)),
             measured=evaluation.release if evaluation.every else "none",
             sources=spec.sources,
             purpose=spec.purpose,
-            epsilon=epsilon,
+            unit=unit,
+            told=frozenset(tells),
         )
 
 
@@ -188,41 +191,29 @@ def _source(name: str, source: Source, request: Request) -> Iterable[Refusal]:
             f"the run reads {name} {purpose}; it is for {', '.join(source.purposes) or 'none'}",
             f"add the purpose to [sources.{name}] if the owner of the data agrees",
         )
-    if source.max_epsilon is not None and request.epsilon is None:
+    cap = source.cap
+    if cap is not None and cap.against not in request.told:
         yield Refusal(
             "max_epsilon",
-            f"{name} may spend ε = {source.max_epsilon:g}, and the run has no ε: it has no bound",
+            f"{name} may spend {cap}, and no noise of the run bounds what it tells there",
             f"leave max_epsilon out of [sources.{name}], if its owner agrees",
         )
-    elif source.max_epsilon is not None and not (request.epsilon or 0.0) <= source.max_epsilon:
+    elif cap is not None and UNITS.index(request.unit) > UNITS.index(cap.unit):
         yield Refusal(
             "max_epsilon",
-            f"the run asks ε = {request.epsilon:g} of {name}, which may spend "
-            f"{source.max_epsilon:g}",
-            f"raise max_epsilon in [sources.{name}], if its owner agrees",
+            f"{name} may spend {cap}, and the run's noise hides one {request.unit} only",
+            f'write unit = "{request.unit}" in [sources.{name}], if its owner agrees',
         )
 
 
 def _floor(policy: Policy, request: Request) -> Iterable[Refusal]:
     """Yield what no policy can permit."""
     asking = request.situation
-    if request.epsilon is not None:
-        yield Refusal(
-            "epsilon",
-            f"the run asks for ε = {request.epsilon:g}, and this site keeps no privacy ledger yet",
-            "nothing: privacy across real sites comes with the privacy step",
-        )
     if asking.simulated and not asking.on_loopback:
         yield Refusal(
             "simulated",
             "the run's secrets are given, not drawn: whoever made the run knows them",
             "nothing: such runs are for one machine (hanse up)",
-        )
-    if request.is_private and not asking.simulated:
-        yield Refusal(
-            "noise",
-            "the run's noise is drawn from its seed, which every party knows: it hides nothing",
-            "nothing: noise across real sites comes with the privacy step",
         )
     if request.measured == "simulation" and not asking.simulated:
         yield Refusal(

@@ -17,17 +17,19 @@ from hanse.config.application import difference, digest, freeze, manifest, read_
 from hanse.config.specification import Specification, read_layout, read_spec
 from hanse.core import canonical
 from hanse.core.frames import model_frame
+from hanse.core.ledger import Void
 from hanse.core.listing import Listing
-from hanse.errors import ConfigError, HanseError, ProtocolError, TransportError
+from hanse.core.pipeline import BoundPipeline
+from hanse.errors import BudgetError, ConfigError, HanseError, ProtocolError, TransportError
 from hanse.failpoints import Point, reach
 from hanse.log import Event, Line, caused
 from hanse.net.problems import Missing
 from hanse.net.session import SignedConnection
 from hanse.net.transfer import download, upload
 from hanse.sim.files import write_whole
-from hanse.site.gate import Expected, Gate, Released, Withheld
+from hanse.site.gate import Gate, Released, Withheld
 from hanse.site.home import SiteHome
-from hanse.site.ledger import NoBudget
+from hanse.site.ledger import SiteLedger, caps_of, reservation
 from hanse.site.policy import Policy
 from hanse.site.process import JobDied, JobProcess
 from hanse.site.releases import Occasion, ReleaseLog
@@ -49,6 +51,7 @@ class Place:
     sources: Mapping[str, str]
     line: SignedConnection
     record: ReleaseLog
+    ledger: SiteLedger
     say: Say
     keep_going: Callable[[], bool]
 
@@ -76,6 +79,7 @@ class SiteRun:
         self.job: JobProcess | None = None
         self.read: Specification | None = None
         self.request: Request | None = None
+        self.simulated = False
         self.fingerprint, self.longest_s = "", 0.0
         self.was_killed = False
         """Whether the last answer to ``prepare`` was no since the job was killed: it may pass."""
@@ -105,7 +109,8 @@ class SiteRun:
         if self.name not in read.spec.clients:
             raise ProtocolError(f"{self.run} is not a run of {self.name}")
         policy = self._checked(read, told)
-        self.read = read
+        self.read, self.simulated = read, bool(told["simulated"])
+        self._reserve(read, policy)
         app = self.folder / "app"
         if app.exists():
             thaw(app)
@@ -120,6 +125,7 @@ class SiteRun:
                     "sources": policy.sources_for(read.spec.sources),
                     "spec": told["spec"],
                     "layout": told["layout"],
+                    "simulated": self.simulated,
                 },
                 policy.longest_training_s,
             )
@@ -156,6 +162,19 @@ class SiteRun:
         write_whole(known, roster.encode())  # who joins later is of no matter to this run
         return policy
 
+    def _reserve(self, read: Specification, policy: Policy) -> None:
+        """Have all that the run may release in the ledger, by the caps as they are now."""
+        ledger = self.place.ledger
+        with _again_if_full():
+            ledger.open_anew()
+        if ledger.rolled_back:
+            raise NotPermitted([ledger.rolled_back])
+        try:
+            with _again_if_full():
+                ledger.reserve(reservation(self.run, read.spec), caps_of(policy.sources))
+        except BudgetError as error:
+            raise NotPermitted([str(error)]) from error
+
     def token(self) -> str:
         """Return a digest of all that a refusal depends on: asked again, it is answered anew."""
         policy = self.place.home.policy
@@ -164,10 +183,11 @@ class SiteRun:
         except HanseError as error:
             files = {"": str(error)}
         text = policy.read_text() if policy.exists() else ""
+        head = self.place.ledger.head.hash + self.place.ledger.rolled_back
         sources = {name: _stamp(path) for name, path in self.place.sources.items()}
         room = shutil.disk_usage(self.place.home.folder).free >= ROOM
         return canonical.digest(
-            {"app": dict(files), "policy": text, "sources": sources, "room": room}
+            {"app": dict(files), "policy": text, "sources": sources, "room": room, "ledger": head}
         )
 
     # --- the four questions
@@ -205,6 +225,7 @@ class SiteRun:
             keep_model(self.read, self._model(asked), self.folder / "model.safetensors")
             reach(Point.SITE_MODEL_KEPT)
         self.close()
+        self.place.ledger.note(Void(self.run))
         if (self.folder / "app").exists():
             thaw(self.folder / "app")
         for left in self.folder.glob("*.frame*"):
@@ -220,19 +241,21 @@ class SiteRun:
 
         def compute() -> str:
             self.open()
-            self._gate(kind)
+            gate, _ = self._gate(kind)
             self._settle(asked)
-            return "" if self._is_whole(out, occasion) else self._compute(asked, kind, out, more)
+            is_whole = self._is_whole(out, gate.known(occasion))
+            return "" if is_whole else self._compute(asked, kind, out, more)
 
         try:
             refused = self._twice(compute)
-            gate, expected = self._gate(kind)
+            gate, bound = self._gate(kind)
             with _again_if_full():
                 self.place.record.open_anew()
                 if refused:
                     found = gate.withhold(occasion, refused)
                 else:
-                    found = gate.release(occasion, out, expected)
+                    found = gate.release(occasion, out, bound)
+                    self.place.ledger.show(self.place.line)
         except NotPermitted as refused_now:
             return self.post(asked, {"refused": "; ".join(refused_now.reasons)})
         except (TransportError, Missing):  # a model that is not there is no fault of the training
@@ -261,17 +284,17 @@ class SiteRun:
         reach(Point.SITE_SHARE_COMPUTED)
         return refused
 
-    def _is_whole(self, out: Path, occasion: Occasion) -> bool:
-        """Whether what lies there may leave: made since the agent began, or as it left before.
+    def _is_whole(self, out: Path, known: str) -> bool:
+        """Whether what lies there may leave: made since the agent began, or as it left before,
+        as ``known``.
 
-        Nothing large is forced to the disk here, so a machine that lost its power may give back
-        anything; what has not left is computed again.
+        Without noise nothing large is forced to the disk here, so a machine that lost its power may
+        give back anything; what has not left is computed again.
         """
         if not out.exists():
             return False
         if out in self.made:
             return True
-        known = self.place.record.known(occasion)
         return bool(known) and Listing.of(out.read_bytes()).id == known
 
     def _leave(
@@ -296,7 +319,7 @@ class SiteRun:
         gate.arrived(occasion)
         return receipt
 
-    def _gate(self, kind: str) -> tuple[Gate, Expected]:
+    def _gate(self, kind: str) -> tuple[Gate, BoundPipeline]:
         """Return the gate, by the policy as it is now: what is tightened counts at once."""
         policy = self.place.policy()
         if policy is None or self.read is None or self.request is None:
@@ -305,9 +328,10 @@ class SiteRun:
         refusals = verdict(policy, replace(self.request, situation=situation))
         if refusals:
             raise NotPermitted([one.said for one in refusals])
+        self._reserve(self.read, policy)
         spec = self.read.spec
         bound = spec.bound if kind == "train" else spec.tally
-        return Gate(policy, NoBudget(), self.place.record), Expected(bound)
+        return Gate(policy, self.place.ledger, self.place.record), bound
 
     def _settle(self, asked: Mapping[str, Any]) -> None:
         counted = asked["counted"]

@@ -1,0 +1,101 @@
+"""A file of lines, each of them on disk before it counts."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from hanse.errors import ConfigError
+from hanse.failpoints import Point, reach
+from hanse.sim.files import sync_folder
+
+
+class Lines:
+    """Lines of one file, read once and then only appended to, by one process.
+
+    A line that a crash cut short was none. The file is 0600 and locked. Raises ConfigError if it
+    cannot be read or is another process's, and if it cannot be written: then nothing is written
+    until :meth:`read_anew` has looked whether the line is there.
+    """
+
+    def __init__(self, path: Path, points: tuple[Point, Point], *, without: str) -> None:
+        """Open the file at ``path``, or begin it there.
+
+        ``points``: what is reached when a line is written, and when it is on disk; ``without``:
+        what does not happen unless it is.
+        """
+        self.path, self._points, self._without = path, points, without
+        self.is_broken = False
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.found = self._read()
+            sync_folder(path.parent)
+        except BlockingIOError:
+            os.close(self._file)
+            raise ConfigError(
+                f"{path} is in use by another process",
+                hint="stop it, or give this one a file of its own",
+            ) from None
+        except OSError as error:
+            raise self._failed("opened", error) from error
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file was given back."""
+        return self._file < 0
+
+    def close(self) -> None:
+        """Give the file to another process; nothing is written any more."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self.is_broken = -1, True
+
+    def read_anew(self) -> list[bytes]:
+        """Return the lines that are there after a failed write; ConfigError if that fails."""
+        try:
+            found = self._read()
+        except OSError as error:
+            raise self._failed("read", error) from error
+        self.is_broken = False
+        return found
+
+    def append(self, line: bytes, *, durable: bool = True) -> None:
+        """Write a line, which ends with a newline; it is on disk when this returns."""
+        if self.is_broken:
+            raise ConfigError(
+                f"{self.path} is closed: {self._without}", hint="see to disk and rights"
+            )
+        try:
+            written = os.write(self._file, line)
+            reach(self._points[0])
+            if durable:
+                os.fsync(self._file)
+                reach(self._points[1])
+        except OSError as error:
+            self.is_broken = True  # whether the line is there only a fresh look at the file tells
+            raise self._failed("written", error) from error
+        if written < len(line):
+            self.is_broken = True
+            raise self._failed("written", OSError(0, "no space left for a whole line"))
+
+    def _read(self) -> list[bytes]:
+        """Return the whole lines, and cut off what is behind the last."""
+        with open(self._file, "rb", closefd=False) as file:
+            content = file.read()
+        whole = content.rfind(b"\n") + 1
+        os.ftruncate(self._file, whole)
+        os.lseek(self._file, whole, os.SEEK_SET)
+        return content[:whole].splitlines()
+
+    def _failed(self, what: str, error: OSError) -> ConfigError:
+        said = (error.strerror or str(error)).lower()
+        return ConfigError(
+            f"{self.path} cannot be {what}: {said}; {self._without} without a line in it",
+            hint="see to disk and rights",
+        )
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the whole lines of a file, which need not be there, without a lock."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1].splitlines()
