@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from hanse.core.frames import share_frame
 from hanse.core.dp_events import Gaussian
+from hanse.core.frames import share_frame
 from hanse.core.layout import Layout
 from hanse.core.ledger import Arrived, Debited, Entry, Ledger, Reserved, step
 from hanse.core.listing import Listing

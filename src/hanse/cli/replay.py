@@ -45,8 +45,6 @@ def replay_command(
         raise ConfigError(
             f"{folder} holds no run that has ended", hint="name the folder of one"
         ) from error
-    if not result["simulated"] and read.bound.facts.is_private:
-        pass
     run = replace(run_of(folder, run_file, assignments or ()), engine=engine)
     if run.spec.hash != spec_hash:
         raise ConfigError(

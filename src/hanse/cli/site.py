@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from hanse.cli import ledger
+from hanse.cli.ledger import ledger
 from hanse.cli.places import HomeOption, TokenFile, Yes, home, sources, token
 from hanse.cli.screen import Debug, err, out, plain_table
 from hanse.errors import ConfigError
@@ -21,7 +21,7 @@ from hanse.site.home import SiteHome
 app = typer.Typer(help="Take part as a site: the data stay here.")
 roster = typer.Typer(help="Who the other sites are.")
 app.add_typer(roster, name="roster")
-app.add_typer(ledger.app, name="ledger")
+app.command()(ledger)
 SourceOption = Annotated[
     list[str] | None,
     typer.Option("--source", metavar="NAME=PATH", help="Where a data set is on this machine."),

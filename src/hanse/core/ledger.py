@@ -249,13 +249,13 @@ def _events(told: Mapping[str, Any]) -> Iterator[tuple[Against, Event]]:
 
 
 def _check(entry: Entry) -> None:
-    texts = [v for f in fields(entry) if (v := getattr(entry, f.name)) is not None]
+    texts = tuple(getattr(entry, f.name) for f in fields(entry))
     if isinstance(entry, Reserved):
         names = cast("tuple[object, ...]", (entry.run, *entry.sources))
         is_sound = type(entry.releases) is int and entry.releases >= 0 and entry.unit in UNITS
     elif isinstance(entry, Lost):
         names, is_sound = (entry.hash,), type(entry.seq) is int and entry.seq >= 0
     else:
-        names, is_sound = tuple(texts), True
+        names, is_sound = texts, True
     if not is_sound or not all(isinstance(name, str) for name in names):
         raise ValueError(entry)

@@ -46,7 +46,7 @@ class SiteLedger(LedgerFile):
         self.rolled_back = "" if self.holds(head) else (
             f"the privacy ledger is not the newest: the coordinator knows of entry {head.seq} "
             f"({head.hash[:16]}…), and here it ends with entry {self.head.seq}; put the newest "
-            "copy back, or say that there is none: hanse site ledger accept-loss"
+            "copy back, or say that there is none: hanse site ledger --accept-loss"
         )  # fmt: skip
 
     def show(self, line: SignedConnection) -> None:

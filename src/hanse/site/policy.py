@@ -14,8 +14,8 @@ from typing import Any, Literal, Self, cast
 from hanse.core.ledger import Unit
 from hanse.core.spec import Against
 from hanse.errors import ConfigError
-from hanse.privacy.budget import Cap
 from hanse.net.keys import read_private, write_private
+from hanse.privacy.budget import Cap
 from hanse.site.keys import SOURCE_KEYS, TOP, closed
 
 VERSION = 1

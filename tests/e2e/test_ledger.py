@@ -1,0 +1,187 @@
+"""Privacy across real sites: noise of their own, a ledger at each, a cap that holds, and a copy
+put back that is noticed before anything leaves.
+"""
+
+import json
+import random
+import shutil
+import signal
+
+import pytest
+from tests.e2e.deployed import Deployed, until
+
+from hanse.core.dp_events import Gaussian
+from hanse.core.ledger import OBSERVERS, Debited, Reserved
+from hanse.errors import ConfigError
+from hanse.failpoints import VARIABLE
+from hanse.sim.ledger import read_ledger
+from hanse.site.enrol import dial
+from hanse.site.ledger import SiteLedger
+
+TWO = ("north", "west")
+NOISED = """\
+data = "plain:sourced"
+[sources]
+table = "{table}"
+[[pipeline]]
+step = "weight"
+by = "uniform"
+denominator = 2.0
+[[pipeline]]
+step = "clip"
+norm = 1.0
+[[pipeline]]
+step = "local_gaussian_noise"
+noise_multiplier = 2.0
+[privacy]
+delta = 1e-6
+unit = "site"
+against = "coordinator"
+[evaluation]
+release = "none"
+"""
+
+
+@pytest.fixture
+def capped(tmp_path):
+    """Two sites; north's table may spend ε = 6, which is five rounds of multiplier 2."""
+    with Deployed(tmp_path, TWO) as found:
+        path = found.home("north").policy
+        path.write_text(path.read_text() + f'[sources.table]\npath = "{found.table}"\n'
+                        "max_epsilon = 6.0\n")  # fmt: skip
+        yield found
+
+
+def noised(deployed: Deployed, rounds: int, more: str = "") -> str:
+    table = NOISED.format(table=deployed.table)
+    return deployed.submit(more + table, sites=TWO, rounds=rounds)
+
+
+def debits(deployed: Deployed, run: str) -> dict[str, str]:
+    account = read_ledger(deployed.home("north").ledger).accounts.get(run)
+    return {} if account is None else dict(account.debits)
+
+
+def left(deployed: Deployed, run: str) -> dict[str, str]:
+    """Return what the release log says of a run: name → digest."""
+    lines = (deployed.home("north").folder / "releases.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    return {f"{t['round']}/{t['kind']}": t["digest"] for t in told if t["run"] == run}
+
+
+def test_a_run_within_the_cap_ends_as_simulated_and_one_beyond_it_is_refused(capped):
+    first = noised(capped, 3)
+    assert capped.end(first)["outcome"] == "done"
+    assert capped.digest(first) == capped.simulated(first).model_digest
+    assert debits(capped, first) == left(capped, first)
+    assert [*debits(capped, first)] == ["1/update", "2/update", "3/update"]
+    second = noised(capped, 3)
+    capped.says(
+        second,
+        "north refuses: table may spend ε = 6 at δ = 1e-06 toward the coordinator, for a client; "
+        "ε = 4.152 is spent or reserved",
+        "asks for ε = 4.152, and both come to ε = 6.165",
+    )
+    assert debits(capped, second) == {}
+    assert left(capped, second) == {}
+    ran = capped.hanse("site", "ledger", "--home", capped.home("north").folder)
+    assert ran.status == 0, ran.err
+    assert "ε = 4.152" in ran.out
+    assert "ε = 6" in ran.out
+    third = noised(capped, 2)  # what fits still fits
+    assert capped.end(third)["outcome"] == "done"
+    exact = capped.submit("[evaluation]\nevery = 0\n" + sourced(capped), sites=TWO)
+    capped.says(exact, "north refuses: table may spend ε = 6", "no noise of the run bounds")
+
+
+def sourced(deployed: Deployed) -> str:
+    return f'[sources]\ntable = "{deployed.table}"\n'
+
+
+@pytest.mark.parametrize(
+    "point", ["site-ledger-durable", "site-release-durable", "site-share-sent"]
+)
+def test_a_gate_that_is_killed_lets_the_same_bytes_out_again(lonely, monkeypatch, point):
+    lonely.federation.end("north", signal.SIGKILL)
+    monkeypatch.setenv(VARIABLE, f"{point}:2:kill")
+    lonely.federation.start_site("north")
+    monkeypatch.delenv(VARIABLE)
+    id = noised(lonely, 3)
+    until(lambda: lonely.federation.processes["north"].poll() is not None)
+    before = debits(lonely, id)
+    lonely.federation.start_site("north")
+    assert lonely.end(id)["outcome"] == "done"
+    after = debits(lonely, id)
+    assert before.items() <= after.items()
+    assert after == left(lonely, id)
+    assert len(after) == 3
+    assert lonely.digest(id) == lonely.simulated(id).model_digest
+
+
+def test_an_older_copy_of_the_ledger_is_noticed_before_the_first_upload(lonely):
+    home = lonely.home("north")
+    copy, folder = lonely.folder / "copy", home.folder
+    first = noised(lonely, 2)
+    assert lonely.end(first)["outcome"] == "done"
+    lonely.federation.end("north")
+    shutil.copytree(folder, copy)
+    lonely.federation.start_site("north")
+    assert lonely.end(noised(lonely, 2))["outcome"] == "done"
+    lonely.federation.end("north")
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    lonely.federation.start_site("north")
+    lonely.shows("north", "the privacy ledger is not the newest")
+    third = noised(lonely, 2)
+    lonely.says(third, "north refuses: the privacy ledger is not the newest")
+    assert debits(lonely, third) == {}
+    lonely.federation.end("north")
+    ran = lonely.hanse("site", "ledger", "--home", folder, "--accept-loss", "--yes")
+    assert ran.status == 0, ran.err
+    lonely.federation.start_site("north")
+    assert lonely.end(third)["outcome"] == "done"
+    assert read_ledger(home.ledger).is_incomplete
+    ran = lonely.hanse("site", "ledger", "--home", folder, "--accept-loss", "--yes")
+    assert ran.status == 2
+    assert "in use" in ran.err
+
+
+def test_each_of_five_hundred_copies_put_back_is_noticed(lonely):
+    """And two copies on line at once stop each other."""
+    lonely.federation.end("north")
+    home, chance = lonely.home("north"), random.Random(7)
+    line, path = dial(home), lonely.folder / "ledger.jsonl"
+    ledger = SiteLedger(path)
+    ledger.look(line)
+    tells = dict.fromkeys(OBSERVERS, Gaussian(2.0))
+    ledger.reserve(Reserved("heart-1", ("heart",), "client", 600, tells), {})
+    for round in range(600):
+        ledger.note(Debited("heart-1", f"{round}/update", "ab" * 32))
+        ledger.show(line)
+        ledger.show(line)
+    ledger.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    noticed, copies = 0, chance.sample(range(len(lines)), 500)
+    for kept in copies:
+        path.write_bytes(b"".join(lines[:kept]))
+        old = SiteLedger(path)
+        old.look(line)
+        noticed += bool(old.rolled_back)
+        old.close()
+    assert noticed == 500
+    path.write_bytes(b"".join(lines))
+    twin = lonely.folder / "twin.jsonl"
+    shutil.copyfile(path, twin)
+    one, two = SiteLedger(path), SiteLedger(twin)
+    for found in (one, two):
+        found.look(line)
+        assert not found.rolled_back
+        found.reserve(Reserved("heart-2", ("heart",), "client", 9, tells), {})
+    one.note(Debited("heart-2", "1/update", "ab" * 32))
+    one.show(line)
+    two.note(Debited("heart-2", "1/update", "cd" * 32))
+    with pytest.raises(ConfigError, match="is not the newest"):
+        two.show(line)
+    assert two.rolled_back
+    one.close()
+    two.close()
