@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hanse.sim.result import Result
     from hanse.sim.run import Run
     from hanse.sim.simulate import simulate
+    from hanse.sim.spending import Budget
     from hanse.strategies import (
         Strategy,
         fedadagrad,
@@ -46,6 +47,7 @@ __all__ = [
     "AdaptiveClip",
     "All",
     "AtLeast",
+    "Budget",
     "BudgetError",
     "Category",
     "Clip",
@@ -107,6 +109,7 @@ _HOMES = {
     "hanse.sim.result": ("Result",),
     "hanse.sim.run": ("Run",),
     "hanse.sim.simulate": ("simulate",),
+    "hanse.sim.spending": ("Budget",),
     "hanse.strategies": ("Strategy", *(name for name in __all__ if name.startswith("fed"))),
 }
 _PACKAGES = ("data", "privacy", "train")

@@ -10,6 +10,7 @@ import signal
 import pytest
 from tests.e2e.deployed import Deployed, until
 
+from hanse.coordinator.home import SETTINGS
 from hanse.core.dp_events import Gaussian
 from hanse.core.ledger import OBSERVERS, Debited, Reserved
 from hanse.errors import ConfigError
@@ -52,9 +53,9 @@ def capped(tmp_path):
         yield found
 
 
-def noised(deployed: Deployed, rounds: int, more: str = "") -> str:
+def noised(deployed: Deployed, rounds: int, **how) -> str:
     table = NOISED.format(table=deployed.table)
-    return deployed.submit(more + table, sites=TWO, rounds=rounds)
+    return deployed.submit(table, sites=TWO, rounds=rounds, **how)
 
 
 def debits(deployed: Deployed, run: str) -> dict[str, str]:
@@ -185,3 +186,43 @@ def test_each_of_five_hundred_copies_put_back_is_noticed(lonely):
     assert two.rolled_back
     one.close()
     two.close()
+
+
+def unsimulated(lonely: Deployed) -> Deployed:
+    """Make the federation's runs real ones: their noise is the operating system's."""
+    settings = lonely.federation.home.folder / SETTINGS
+    port = json.loads((lonely.federation.home.folder / "address.json").read_text())["port"]
+    lonely.federation.end("coordinator")
+    told = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**told, "simulated": False}))
+    lonely.federation.start_coordinator(port)
+    lonely.federation.account.save(lonely.folder / "login.json")
+    return lonely
+
+
+def test_real_noise_is_drawn_anew_for_each_release_and_leaves_again_as_it_was(lonely, monkeypatch):
+    real = unsimulated(lonely)
+    real.federation.end("north")
+    monkeypatch.setenv(VARIABLE, "site-share-sent:1:kill")
+    real.federation.start_site("north")
+    monkeypatch.delenv(VARIABLE)
+    first = noised(real, 2)
+    until(lambda: real.federation.processes["north"].poll() is not None)
+    before = debits(real, first)
+    assert [*before] == ["1/update"]
+    real.federation.start_site("north")
+    assert real.end(first)["outcome"] == "done"
+    assert before.items() <= debits(real, first).items()
+    assert debits(real, first) == left(real, first)
+    second = noised(real, 2, name="run-1")
+    assert real.end(second)["outcome"] == "done"
+    digests = {real.digest(first), real.digest(second), real.simulated(first).model_digest}
+    assert len(digests) == 3
+    assert not {*debits(real, first).values()} & {*debits(real, second).values()}
+    folder = real.folder / "home"
+    ran = real.hanse("download", first, "--out", folder)
+    assert ran.status == 0, ran.err
+    assert json.loads((folder / "result.json").read_text())["simulated"] is False
+    ran = real.hanse("replay", folder, "--run-file", real.app / "run-1.toml")
+    assert ran.status == 2
+    assert "came from its sites' operating systems" in ran.err

@@ -1,5 +1,7 @@
 """``hanse site ledger``: what runs have spent of the privacy of this site's data."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,13 +40,19 @@ def ledger(
     if loss:
         _accept_loss(place, sure=yes)
     elif void is not None:
-        _void(place, void)
+        give_back(place.ledger, void)
     else:
         _show(place, out())
 
 
 def _show(place: SiteHome, console: Console) -> None:
-    found, policy = read_ledger(place.ledger), place.rules()
+    policy = place.rules()
+    caps = {} if policy is None else caps_of(policy.sources)
+    show(read_ledger(place.ledger), caps, Cap(0.0), console)
+
+
+def show(found: Ledger, caps: Mapping[str, Cap], usual: Cap, console: Console) -> None:
+    """Print what runs have spent; where there is no cap, as ``usual`` counts."""
     runs = plain_table("run", "data", "unit", "debited", "reserved", "state")
     for name, account in found.accounts.items():
         reserved = account.reserved
@@ -53,16 +61,16 @@ def _show(place: SiteHome, console: Console) -> None:
         state = "open" if account.is_open else "ended"
         runs.add_row(*map(Text, (*cells, str(reserved.releases), state)))
     console.print(runs)
-    console.print(_spent(found, {} if policy is None else caps_of(policy.sources)))
+    console.print(_spent(found, caps, usual))
     if found.is_incomplete:
         err().print("Entries of this ledger were lost: nobody knows what they spent.")
 
 
-def _spent(found: Ledger, caps: dict[str, Cap]) -> Table:
+def _spent(found: Ledger, caps: Mapping[str, Cap], usual: Cap) -> Table:
     table = plain_table("data", "toward", "at δ", "spent or reserved", "cap")
     for source in sorted({*found.sources(), *caps}):
         cap = caps.get(source)
-        shown = cap or Cap(0.0)
+        shown = cap or usual
         told = figure(found.spent(source, shown.unit, shown.against), shown.delta)
         said = "no bound" if told is None else f"ε = {told.epsilon:.4g}"
         most = "none" if cap is None else f"ε = {cap.epsilon:g}"
@@ -83,14 +91,13 @@ def _accept_loss(place: SiteHome, *, sure: bool) -> None:
     out().print(f"Noted: entries up to {lost.seq} are lost.")
 
 
-def _void(place: SiteHome, run: str) -> None:
-    book = LedgerFile(place.ledger)
+def give_back(path: Path, run: str) -> None:
+    """Make what is left of a run's reservation void; ConfigError for a run that is not there."""
+    book = LedgerFile(path)
     try:
         account = book.ledger.accounts.get(run)
         if account is None:
-            raise ConfigError(
-                f"{run} is not in the ledger", hint="hanse site ledger lists the runs"
-            )
+            raise ConfigError(f"{run} is not in the ledger", hint="the ledger's table lists them")
         book.note(Void(run))
     finally:
         book.close()

@@ -1,6 +1,7 @@
 """``hanse privacy``: what noise comes to, and what noise an ε takes, without a run."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,31 @@ By = Annotated[
     Accountant, typer.Option("--accountant", help="A grid of losses, or Rényi divergences.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object only.")]
+
+
+@app.command("ledger")
+def ledger_command(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The ledger of hanse run --ledger.")],
+    void: Annotated[
+        str | None,
+        typer.Option(
+            "--void", metavar="RUN", help="Give back what RUN, which will not go on, has not used."
+        ),
+    ] = None,
+    delta: Annotated[float, typer.Option("--delta", metavar="D", help="δ of the ε shown.")] = 1e-6,
+    debug: Debug = False,
+) -> None:
+    """Print what simulated runs have spent toward whoever gets their models."""
+    from hanse.cli.ledger import give_back, show
+    from hanse.privacy.budget import Cap
+    from hanse.sim.ledger import read_ledger
+
+    if not path.exists():
+        raise ConfigError(f"there is no ledger at {path}", hint="hanse run --ledger FILE makes one")
+    if void is not None:
+        give_back(path, void)
+    else:
+        show(read_ledger(path), {}, Cap(0.0, delta, against="recipients"), out())
 
 
 @app.command("epsilon")

@@ -13,8 +13,10 @@ from hanse.cli.results import print_results
 from hanse.cli.rounds import Lines, Screen
 from hanse.cli.screen import INTERRUPTED, Debug, err, out
 from hanse.config.parse import parse
+from hanse.errors import ConfigError
 from hanse.sim.crew import BackendName
 from hanse.sim.repeat import fresh, repeat, unfinished
+from hanse.sim.spending import Budget
 
 
 def run_command(
@@ -42,6 +44,14 @@ def run_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run in DIR, or the newest.")
     ] = False,
+    ledger: Annotated[
+        Path | None,
+        typer.Option("--ledger", metavar="FILE", help="Add up the privacy that runs spend there."),
+    ] = None,
+    most: Annotated[
+        float | None,
+        typer.Option("--max-epsilon", metavar="E", help="What all runs in the ledger may spend."),
+    ] = None,
     drop: Annotated[
         bool,
         typer.Option("--drop", help="Leave out of a round whose data or training raises."),
@@ -72,11 +82,14 @@ def run_command(
             backend=backend,
             resume=resume,
             callbacks=() if quiet or as_json else (view,),
+            budget=_budget(ledger, most),
         )
     except KeyboardInterrupt:
         screen.close()
         where = [] if workers is None else ["--workers", str(workers)]
         where += [] if backend is None else ["--backend", backend]
+        where += [] if ledger is None else ["--ledger", str(ledger)]
+        where += [] if most is None else ["--max-epsilon", str(most)]
         _say_how_to_go_on(run_file, path, chosen, where, seeds, baselines=baselines, drop=drop)
         raise typer.Exit(INTERRUPTED) from None
     finally:
@@ -85,6 +98,14 @@ def run_command(
         print(json.dumps(summary.results[0] if seeds == 1 else summary.json()))
     else:
         print_results(console, path)
+
+
+def _budget(ledger: Path | None, most: float | None) -> Budget | None:
+    if ledger is None:
+        if most is not None:
+            raise ConfigError("--max-epsilon caps nothing by itself", hint="give --ledger FILE too")
+        return None
+    return Budget(ledger, most)
 
 
 def _say_how_to_go_on(

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from hanse.sim.pool import Pool, open_pool
 from hanse.sim.result import Best, Result
 from hanse.sim.rounds import perform
 from hanse.sim.run import Callback, Run
+from hanse.sim.spending import Budget, Spending
 from hanse.strategies import GlobalModel, StrategyProgram
 
 MOST_STEPS_BACK = 3
@@ -52,6 +53,8 @@ class Driver:
     folder: Folder | None
     callbacks: tuple[Callback, ...]
     checkpoint_s: float
+    budget: Budget | None = None
+    spending: Spending | None = None
     history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     saved_at: float = 0.0
     is_between_rounds: bool = True
@@ -97,7 +100,10 @@ class Driver:
         opened = partial(open_pool, self.run, spec, workers, backend, fingerprint)
         start = self._start(program, spec, resume)
         try:
-            at = self._ahead(program, start, spec, opened)
+            with self._ledger() as self.spending:
+                at = self._ahead(program, start, spec, opened)
+                if self.spending is not None:
+                    self.spending.end()
         except BaseException:
             if self.folder is not None and not self.history:
                 self.folder.abandon()
@@ -107,6 +113,13 @@ class Driver:
         return Result(
             self.run.task, spec, at.model.vector, self.history, seconds, self.judge.best, out
         )
+
+    def _ledger(self) -> AbstractContextManager[Spending | None]:
+        """Return the run's place in its ledger of privacy, reserved; None without one."""
+        if self.budget is None:
+            return nullcontext()
+        path = None if self.folder is None else self.folder.path
+        return Spending(self.budget, self.run.spec, path)
 
     def _ahead(
         self, program: StrategyProgram, start: Start, spec: RunSpec, opened: Callable[[], Pool]
@@ -198,6 +211,8 @@ class Driver:
         done = perform(program.ask(at.model), spec, self.run.faults, pool, at.states)
         outcome = program.absorb(at.model, done.total)
         after = outcome.state if isinstance(outcome, Done) else outcome
+        if self.spending is not None:
+            self.spending.debit(after.round, after.vector)
         measured = self.judge.measure(after, pool)
         row = {**done.row, **measured, "seconds": time.monotonic() - began}
         self.history.append(row)

@@ -20,6 +20,8 @@ from hanse.privacy.budget import Cap, check
 from hanse.sim.lines import Lines, whole_lines
 
 START: Final = "0" * 64
+UNNAMED: Final = "unnamed"
+"""The data set of a run that names none."""
 POINTS: Final = (Point.SITE_LEDGER_WRITTEN, Point.SITE_LEDGER_DURABLE)
 
 

@@ -23,9 +23,11 @@ from hanse.sim.result import Result
 from hanse.sim.run import Run
 
 ORIGIN = "origin.json"
+LEDGER_ID = "ledger-run.txt"
+"""What the run is called in a ledger of privacy, for when it goes on."""
 BEGUN = (
     *("spec.json", "spec.sha256", "environment.json", "population.json", "run.toml", ORIGIN),
-    *("promises.json", "history.jsonl"),
+    *("promises.json", "history.jsonl", LEDGER_ID),
 )
 
 

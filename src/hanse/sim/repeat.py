@@ -26,6 +26,7 @@ from hanse.sim.files import write_whole
 from hanse.sim.output import Folder
 from hanse.sim.run import Callback, Run
 from hanse.sim.simulate import simulate
+from hanse.sim.spending import Budget
 
 KINDS: Final = ("local", "federated", "pooled")
 MEAN: Final = "mean"
@@ -97,6 +98,7 @@ def repeat(
     backend: BackendName | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    budget: Budget | None = None,
 ) -> Summary:
     """Simulate ``run`` under each seed, one after the other, and write what it leaves to ``out``.
 
@@ -127,6 +129,7 @@ def repeat(
                 out=folder,
                 resume=resume and folder.exists(),
                 callbacks=callbacks,
+                budget=budget,
             )
             result = done.json()
         results.append(result)

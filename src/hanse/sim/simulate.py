@@ -18,6 +18,7 @@ from hanse.sim.output import Folder
 from hanse.sim.population import Given, Population, Sites
 from hanse.sim.result import Result
 from hanse.sim.run import Asked, Callback, OnError, Run
+from hanse.sim.spending import Budget
 from hanse.strategies import Strategy, fedavg
 from hanse.train.local import Task
 
@@ -46,6 +47,7 @@ def simulate(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     checkpoint_s: float = 5.0,
+    budget: Budget | None = None,
 ) -> Result:
     """Simulate a federated run in this process, or in ``workers`` persistent ones; same bits.
 
@@ -58,8 +60,9 @@ def simulate(
     workers run, ``fork`` or ``spawn`` for processes of this machine (default: what suits), ``ray``
     for as many as the cluster has processors for, or ``workers``. ``out``: a folder to
     write to, with a checkpoint at least every ``checkpoint_s`` seconds; ``resume``: go on from
-    that. Raises ConfigError, PipelineError, DataError or TaskError before the first round where it
-    can.
+    that. ``budget``: a ledger of the privacy that runs spend of the same data, and how much
+    they may. Raises ConfigError, PipelineError, DataError or TaskError before the first round where
+    it can, BudgetError for a run that breaks the budget.
     """
     run = as_run(
         task,
@@ -82,7 +85,8 @@ def simulate(
     if resume and out is None:
         raise ConfigError("resume needs the folder of the run", hint="give out=...")
     folder = None if out is None else Folder(Path(out))
-    return Driver(run, folder, tuple(callbacks), checkpoint_s).run_through(workers, backend, resume)
+    driver = Driver(run, folder, tuple(callbacks), checkpoint_s, budget)
+    return driver.run_through(workers, backend, resume)
 
 
 def as_run(

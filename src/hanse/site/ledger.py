@@ -17,12 +17,10 @@ from hanse.net.problems import Conflict
 from hanse.net.session import SignedConnection
 from hanse.privacy.budget import Cap
 from hanse.privacy.claims import release_of
-from hanse.sim.ledger import Head, LedgerFile
+from hanse.sim.ledger import UNNAMED, Head, LedgerFile
 from hanse.site.policy import Source
 
 HEAD_PATH: Final = "/v1/ledger"
-UNNAMED: Final = "unnamed"
-"""The data set of a run that names none."""
 
 
 class SiteLedger(LedgerFile):
