@@ -20,6 +20,22 @@ from hanse.site.enrol import dial
 from hanse.site.ledger import SiteLedger
 
 TWO = ("north", "west")
+CENTRAL = """\
+[[pipeline]]
+step = "weight"
+by = "uniform"
+denominator = 2.0
+[[pipeline]]
+step = "clip"
+norm = 1.0
+[[pipeline]]
+step = "gaussian_noise"
+noise_multiplier = 2.0
+[privacy]
+delta = 1e-6
+[evaluation]
+release = "none"
+"""
 NOISED = """\
 data = "plain:sourced"
 [sources]
@@ -226,3 +242,22 @@ def test_real_noise_is_drawn_anew_for_each_release_and_leaves_again_as_it_was(lo
     ran = real.hanse("replay", folder, "--run-file", real.app / "run-1.toml")
     assert ran.status == 2
     assert "came from its sites' operating systems" in ran.err
+
+
+def test_real_noise_at_the_coordinator_needs_an_owner_who_trusts_it(lonely):
+    real = unsimulated(lonely)
+    path = real.home("north").policy
+    text = path.read_text()
+    cap = f'[sources.table]\npath = "{real.table}"\nmax_epsilon = 6.0\n'
+    path.write_text(text + cap)
+    central = f'data = "plain:sourced"\n[sources]\ntable = "{real.table}"\n' + CENTRAL
+    first = real.submit(central, sites=TWO)
+    real.says(first, "north refuses: table may spend ε = 6", "no noise of the run bounds")
+    path.write_text(text + cap + 'against = "recipients"\n')
+    assert real.end(first)["outcome"] == "done"
+    second = real.submit(central, sites=TWO, name="run-1")
+    assert real.end(second)["outcome"] == "done"
+    digests = {real.digest(first), real.digest(second), real.simulated(first).model_digest}
+    assert len(digests) == 3, "the seed says nothing of the noise"
+    third = real.submit(central, sites=TWO)
+    real.says(third, "toward who gets the model, for a client; ε = 4.887 is spent")

@@ -17,10 +17,11 @@ from hanse.coordinator.history import JournalBroken
 from hanse.coordinator.journal import fail_stop
 from hanse.coordinator.live import LiveRun
 from hanse.coordinator.total import Memory, absorb, fold
-from hanse.core import course, events, rounds
+from hanse.core import course, events, rounds, seeds
 from hanse.core.canonical import Json
 from hanse.core.frames import share_frame
 from hanse.core.reduce import Accumulator
+from hanse.core.seeds import Draw
 from hanse.core.step import Integers
 from hanse.failpoints import Point, reach
 from hanse.sim.evaluation import tallied
@@ -45,12 +46,19 @@ class Look:
 class Driver:
     """The thread of one run, and the sum that it has under way."""
 
-    def __init__(self, run: LiveRun, may_go_on: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        run: LiveRun,
+        may_go_on: Callable[[], bool] = lambda: True,
+        draw: Draw = seeds.stream,
+    ) -> None:
         """Destroy what an earlier process had summed already; nothing runs yet.
 
-        While ``may_go_on`` says no, the run waits as it is.
+        While ``may_go_on`` says no, the run waits as it is. ``draw``: where noise comes from; of
+        noise that nobody can draw again, what was drawn last before the event of its round counts,
+        and nothing else was ever readable.
         """
-        self.run, self.stopping, self._may_go_on = run, False, may_go_on
+        self.run, self.stopping, self._may_go_on, self._draw = run, False, may_go_on, draw
         self.look = Look("", 0.0, FIRST_LOOK_S)
         self.summed: Accumulator | None = None
         self.folded: set[str] = set()
@@ -209,7 +217,7 @@ class Driver:
         if isinstance(state, rounds.Done) and (state.counted or spec.bound.facts.is_private):
             old = self.run.blobs.map(self.run.course.model)
             model, total = absorb(
-                self.run.read, action.round, self._sum(), old, memory, self.run.blobs
+                self.run.read, action.round, self._sum(), old, memory, self.run.blobs, self._draw
             )
             reach(Point.MODEL_MOVED)
             mark = memory.store(self.run.blobs)

@@ -17,6 +17,7 @@ from hanse.coordinator.journal import Journal
 from hanse.coordinator.live import LiveRun
 from hanse.coordinator.reserve import Reserve
 from hanse.coordinator.spool import Spool
+from hanse.core import seeds
 from hanse.core.canonical import Json, encode
 from hanse.core.frames import Frame, model_frame
 from hanse.core.listing import CHUNK, Listing
@@ -24,6 +25,7 @@ from hanse.errors import ConfigError, ProtocolError
 from hanse.failpoints import Point, reach
 from hanse.names import nearest
 from hanse.net.problems import Missing, TooLarge
+from hanse.privacy import secret
 
 MOST_DRAFTS = 16
 MOST_MODEL = 2**36
@@ -173,7 +175,8 @@ class Runs:
                 id, read, body["model"], self.journal, blobs, self.spool, self._on_change
             )
             blobs.sweep({body["document"], *live.needed})
-            return live, Driver(live, lambda: self.reserve.is_held)
+            draw = seeds.stream if self.simulated else secret.fresh
+            return live, Driver(live, lambda: self.reserve.is_held, draw)
 
         self.records[id] = Record(body["by"], body["document"], take_up, over)
 
@@ -320,9 +323,4 @@ def check_deployable(read: Specification, sites: Collection[str], *, simulated: 
         raise ConfigError(
             'release = "simulation" measures beside the protocol, which no real site does',
             hint='set [evaluation] release = "none"',
-        )
-    if spec.bound.facts.noise_multiplier:
-        raise ConfigError(
-            "this run adds noise at the coordinator, whose deployed noise is not built yet",
-            hint='simulate it, or let each site add its own: step = "local_gaussian_noise"',
         )

@@ -20,6 +20,7 @@ from hanse.core.frames import DTYPES, Frame, model_frame
 from hanse.core.listing import CHUNK
 from hanse.core.pipeline import BoundPipeline
 from hanse.core.reduce import Accumulator
+from hanse.core.seeds import Draw
 from hanse.core.step import Total
 from hanse.strategies import StrategyProgram
 
@@ -97,15 +98,16 @@ def absorb(
     old: memoryview,
     memory: Memory,
     blobs: BlobStore,
+    draw: Draw = seeds.stream,
 ) -> tuple[str, Total]:
     """Decode the sum, move the model in ``old`` (a frame), and store it; return its id.
 
-    ``summed`` and ``memory`` are spent and moved in place.
+    ``summed`` and ``memory`` are spent and moved in place; ``draw``: where noise comes from.
     """
     spec = read.spec
     frame = model_frame(spec.layout)
     total, states = spec.bound.decode(
-        summed, lambda purpose: seeds.stream(spec.seed, round, purpose), memory.states
+        summed, lambda purpose: draw(spec.seed, round, purpose), memory.states
     )
     memory.states = {name: dict(arrays) for name, arrays in states.items()}
     program = StrategyProgram(read.strategy, spec.layout, spec.local, spec.pipeline, spec.rounds)

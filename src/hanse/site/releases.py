@@ -29,6 +29,8 @@ class Occasion:
     run: str
     round: int
     kind: Literal["update", "counts"]
+    again: int = 0
+    """How often the coordinator began the round again; the same bytes may leave each time."""
 
     def __post_init__(self) -> None:
         """Refuse what docs/protocol.md §1 gives no name to."""
@@ -37,8 +39,8 @@ class Occasion:
 
     @property
     def release(self) -> str:
-        """Its name within the run."""
-        return f"{self.round}/{self.kind}"
+        """Its name within the run, in a ledger: each time it may come behind other noise."""
+        return f"{self.round}/{self.kind}" + (f"/again-{self.again}" if self.again else "")
 
     def __str__(self) -> str:
         return f"{self.run}/{self.round}/{self.kind}"

@@ -236,7 +236,7 @@ class SiteRun:
     def _release(
         self, asked: Mapping[str, Any], what: Any, kind: str, **more: Any
     ) -> dict[str, Any]:
-        occasion = Occasion(self.run, asked["round"], what)
+        occasion = Occasion(self.run, asked["round"], what, self._again(asked))
         out = self.folder / f"{asked['round']}-{kind}.frame"
 
         def compute() -> str:
@@ -264,6 +264,13 @@ class SiteRun:
             self._check_going(error)
             return self.post(asked, {"failed": self._said(error, kind)})
         return self._leave(asked, kind, found, occasion, gate)
+
+    def _again(self, asked: Mapping[str, Any]) -> int:
+        """Return how often the round began again, where each time adds noise at the coordinator:
+        the same update behind other noise is another release.
+        """
+        is_central = self.read is not None and self.read.spec.bound.facts.noise_multiplier > 0
+        return asked["body"].get("again", 0) if is_central else 0
 
     def _check_going(self, error: HanseError) -> None:
         """Raise ``error`` if the agent ends: what then fails is no answer, it is asked again."""
