@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
+    from hanse.sim.audit import audit_run
     from hanse.sim.faults import Faults
     from hanse.sim.process import process
     from hanse.sim.result import Result
@@ -79,6 +80,7 @@ __all__ = [
     "TransportError",
     "Weight",
     "__version__",
+    "audit_run",
     "fedadagrad",
     "fedadam",
     "fedavg",
@@ -108,6 +110,7 @@ _HOMES = {
     "hanse.sim.process": ("process",),
     "hanse.sim.result": ("Result",),
     "hanse.sim.run": ("Run",),
+    "hanse.sim.audit": ("audit_run",),
     "hanse.sim.simulate": ("simulate",),
     "hanse.sim.spending": ("Budget",),
     "hanse.strategies": ("Strategy", *(name for name in __all__ if name.startswith("fed"))),

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "hanse.cli.report:report_command",
     "replay": "hanse.cli.replay:replay_command",
     "privacy": "hanse.cli.privacy:app",
+    "audit": "hanse.cli.audit:audit_command",
     "up": "hanse.cli.up:up_command",
     "login": "hanse.cli.federation:login_command",
     "submit": "hanse.cli.federation:submit_command",

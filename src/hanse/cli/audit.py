@@ -1,0 +1,63 @@
+"""``hanse audit``: attack a run with planted clients, and print what that says beside its claim."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hanse.cli.explain import Assignments, RunFilePath
+from hanse.cli.screen import Debug, out
+from hanse.config.parse import parse
+from hanse.report.privacy import figure
+from hanse.sim.audit import Audited, audit_run
+
+
+def audit_command(
+    run_file: RunFilePath,
+    canaries: Annotated[
+        int, typer.Option("--canaries", metavar="N", help="Clients to plant, half of them.")
+    ] = 400,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Override the rounds.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Draws which canaries are in.")] = 0,
+    confidence: Annotated[
+        float, typer.Option("--confidence", metavar="P", help="Of bound and interval.")
+    ] = 0.95,
+    assignments: Assignments = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Simulate RUN.toml with canaries among its clients; say what its model gives away of them."""
+    run = parse(run_file, assignments or ()).load()
+    audited = audit_run(run, canaries=canaries, seed=seed, confidence=confidence, rounds=rounds)
+    if as_json:
+        claimed = audited.claim and audited.claim.epsilon and audited.claim.epsilon.epsilon
+        told = {"claimed": claimed, "delta": audited.delta, "rounds": audited.spec.rounds}
+        print(json.dumps({**told, **asdict(audited.found)}))
+    else:
+        out().print(said(audited), soft_wrap=True, highlight=False)
+
+
+def said(audited: Audited) -> str:
+    """Return what an audit found, in words."""
+    found, claim = audited.found, audited.claim
+    epsilon = None if claim is None or claim.epsilon is None else claim.epsilon.epsilon
+    claimed = "nothing: there is no noise" if epsilon is None else f"ε ≤ {figure(epsilon)}"
+    sure = f"{found.confidence:.0%}"
+    verdict = (
+        "\nThe bound is ABOVE the claim: the claim, or the code, is wrong."
+        if epsilon is not None and found.lower > epsilon
+        else ""
+    )
+    return (
+        f"Toward whoever gets the final model, for a client, at δ = {audited.delta:g}, after "
+        f"{audited.spec.rounds} rounds:\n"
+        f"  claimed          {claimed}\n"
+        f"  lower bound      ε ≥ {found.lower:.2f} with {sure} confidence: {found.right} of "
+        f"{found.guesses} guesses about {found.canaries} canaries were right\n"
+        f"  its power        {found.power:.2f} at most, had every guess been right; a claim above "
+        "that cannot be refuted here\n"
+        f"  an estimate      ε ≈ {found.estimate:.2f} ({found.low:.2f} to {found.high:.2f}), if "
+        "scores are Gaussian: it bounds nothing\n"
+        f"One run, one attack: a stronger one may find more.{verdict}"
+    )
