@@ -80,6 +80,7 @@ core: $(VENV)/dev  ## an install without optional extras still explains a run
 bench: $(VENV)/dev  ## what a round costs beside a bare PyTorch loop, and beside a bare transfer
 	$(BIN)/python benchmarks/simulation/compare.py
 	$(BIN)/python benchmarks/simulation/scale.py
+	$(BIN)/python benchmarks/privacy/dp_sgd.py
 	$(BIN)/python benchmarks/deployed/compare.py
 
 .PHONY: bench-peers

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hanse.core.samplers import All, FixedSize, Poisson
     from hanse.core.spec import Evaluation, Privacy, Quorum, RunSpec
     from hanse.core.weight import Weight
-    from hanse.core.work import LocalTraining
+    from hanse.core.work import LocalPrivacy, LocalTraining
     from hanse.data.schema import AtLeast, Category, Integer, Number, Schema
     from hanse.data.site import Site
     from hanse.errors import (
@@ -61,6 +61,7 @@ __all__ = [
     "HanseError",
     "Integer",
     "LocalGaussianNoise",
+    "LocalPrivacy",
     "LocalTraining",
     "Number",
     "Pipeline",
@@ -101,7 +102,7 @@ _HOMES = {
     "hanse.core.samplers": ("All", "FixedSize", "Poisson"),
     "hanse.core.spec": ("Evaluation", "Privacy", "Quorum", "RunSpec"),
     "hanse.core.weight": ("Weight",),
-    "hanse.core.work": ("LocalTraining",),
+    "hanse.core.work": ("LocalPrivacy", "LocalTraining"),
     "hanse.data.schema": ("AtLeast", "Category", "Integer", "Number", "Schema"),
     "hanse.data.site": ("Site",),
     "hanse.errors": tuple(name for name in __all__ if name.endswith("Error")),

@@ -18,7 +18,7 @@ from hanse.core.reduce import Sum
 from hanse.core.samplers import FixedSize, Poisson
 from hanse.core.spec import Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.weight import Weight
-from hanse.core.work import LocalTraining
+from hanse.core.work import LocalPrivacy, LocalTraining
 from hanse.errors import ProtocolError
 from hanse.names import SAMPLERS, SERVERS, STEPS, STRATEGIES
 from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
@@ -190,7 +190,7 @@ LOCAL = {
 
 
 def test_the_examples_have_every_setting_of_local_training():
-    assert set(LOCAL) == {field.name for field in fields(LocalTraining)}
+    assert {*LOCAL, "privacy"} == {field.name for field in fields(LocalTraining)}
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -202,6 +202,20 @@ def test_every_setting_of_local_training_is_read_back(name):
 @given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in LOCAL.items()}))
 def test_settings_of_local_training_are_read_back_together(settings):
     assert_read_back(spec_of(local=LocalTraining(**settings)))
+
+
+@pytest.mark.parametrize("private", [(1, 1, 1), (0.5, 1.1, 1e-7), (1e10, 100.0, 0.25)])
+@pytest.mark.parametrize("unit", [None, "example"])
+def test_private_training_is_read_back(private, unit):
+    assert_read_back(
+        spec_of(
+            local=LocalTraining(steps=3, privacy=LocalPrivacy(*private)),
+            pipeline=Pipeline([Weight(by="uniform")]),
+            layout=PLAIN,
+            evaluation=Evaluation(every=0),
+            privacy=None if unit is None else Privacy(1e-6, unit=unit, against="coordinator"),
+        )
+    )
 
 
 OTHERS = (

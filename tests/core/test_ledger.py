@@ -23,9 +23,10 @@ from hanse.errors import BudgetError, ConfigError
 from hanse.privacy.budget import Cap, check
 
 NOISE = Gaussian(2.0)
-LOCAL = dict.fromkeys(OBSERVERS, NOISE)
-CENTRAL = dict.fromkeys(OBSERVERS[1:], NOISE)
-HEART = Reserved("heart-1", ("heart",), "client", 3, LOCAL)
+LOCAL = {who: {"client": NOISE} for who in OBSERVERS}
+CENTRAL = {key: {"client": NOISE} for key in OBSERVERS[1:]}
+TRAINED = {key: {"example": NOISE} for key in OBSERVERS}
+HEART = Reserved("heart-1", ("heart",), 3, LOCAL)
 
 
 def after(*entries) -> Ledger:
@@ -89,7 +90,7 @@ def test_a_run_cannot_reserve_something_else_later():
     for other in (
         replace(HEART, releases=4),
         replace(HEART, tells={}),
-        replace(HEART, unit="person"),
+        replace(HEART, tells={key: {"person": NOISE} for key in OBSERVERS}),
     ):
         with pytest.raises(BudgetError, match="asks for something else now"):
             step(after(HEART, Void("heart-1")), other)
@@ -99,7 +100,7 @@ def test_a_run_cannot_reserve_something_else_later():
 
 
 def test_a_coarser_unit_covers_a_finer_one_and_not_the_other_way_round():
-    ledger = after(replace(HEART, unit="person"))
+    ledger = after(replace(HEART, tells={key: {"person": NOISE} for key in OBSERVERS}))
     assert [spent(ledger, unit) for unit in ("client", "person", "example")] == [None, 3, 3]
 
 
@@ -134,7 +135,7 @@ def test_a_cap_is_refused_with_cap_spend_and_request():
 
 
 @pytest.mark.parametrize("asked", [replace(HEART, tells={}), replace(HEART, tells=CENTRAL),
-                                   replace(HEART, unit="example")])  # fmt: skip
+                                   replace(HEART, tells=TRAINED)])  # fmt: skip
 def test_what_no_noise_bounds_breaks_every_cap(asked):
     with pytest.raises(BudgetError, match="asks for no bounded ε"):
         check(Ledger(), asked, {"heart": Cap(1e6)})
@@ -166,9 +167,8 @@ ENTRIES = st.one_of(
         Reserved,
         st.sampled_from(RUNS),
         st.sampled_from([("heart",), ("heart", "lung")]),
-        st.sampled_from(["client", "example"]),
         st.integers(0, 3),
-        st.sampled_from([LOCAL, CENTRAL, {}]),
+        st.sampled_from([LOCAL, CENTRAL, TRAINED, {}]),
     ),
     st.builds(Debited, st.sampled_from(RUNS), st.sampled_from("1234"), st.sampled_from(["x", "y"])),
     st.builds(Arrived, st.sampled_from(RUNS), st.sampled_from("1234")),
@@ -212,9 +212,9 @@ def test_an_entry_is_what_its_json_says(entry):
         ("debited", {"run": "a", "release": "1", "digest": None}),
         ("lost", {"seq": -1, "hash": "ab"}),
         ("reserved", {**body_of(HEART), "releases": -1}),
-        ("reserved", {**body_of(HEART), "unit": "row"}),
-        ("reserved", {**body_of(HEART), "tells": {"nobody": NOISE.json()}}),
-        ("reserved", {**body_of(HEART), "tells": {"sites": {"kind": "magic"}}}),
+        ("reserved", {**body_of(HEART), "tells": {"sites": {"row": NOISE.json()}}}),
+        ("reserved", {**body_of(HEART), "tells": {"nobody": {"client": NOISE.json()}}}),
+        ("reserved", {**body_of(HEART), "tells": {"sites": {"client": {"kind": "magic"}}}}),
     ],
 )
 def test_what_is_no_entry_is_refused(kind, body):

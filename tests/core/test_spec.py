@@ -16,7 +16,7 @@ from hanse.core.samplers import All, FixedSize, Poisson
 from hanse.core.spec import NAMED_CLIENTS, Evaluation, Privacy, Quorum, RunSpec
 from hanse.core.step import Scalar, Step
 from hanse.core.weight import Weight
-from hanse.core.work import LocalTraining, Proximal
+from hanse.core.work import LocalPrivacy, LocalTraining, Proximal
 from hanse.data.partition import Iid, Quantity, Shards
 from hanse.data.skew import Dirichlet
 from hanse.errors import ConfigError, PipelineError
@@ -45,6 +45,12 @@ SPEC = RunSpec(
     evaluation_scalars=(Scalar("examples", 2**32), Scalar("loss", 2**42), Scalar("auc", 2**32, 8)),
 )
 PRIVATE = Pipeline([Weight(by="uniform", denominator=4.0), Clip(1.0), GaussianNoise(1.0)])
+HIDING = replace(
+    SPEC,
+    local=LocalTraining(steps=9, privacy=LocalPrivacy(1.0, 1.1, 0.05)),
+    pipeline=Pipeline([Weight(by="uniform"), Clip(1.0)]),
+    evaluation=Evaluation(every=0),
+)
 
 CHANGES = {
     "name": {"name": "liver"},
@@ -86,7 +92,7 @@ OTHERWISE = {
     LocalTraining: {
         "optimizer": "adam", "lr": 0.11, "epochs": 2, "batch_size": 31, "steps": 9,
         "momentum": 0.5, "weight_decay": 0.01, "betas": (0.9, 0.99), "eps": 1e-7, "threads": 2,
-        "amp": True,
+        "amp": True, "privacy": LocalPrivacy(1.0, 1.1, 0.05),
     },
     Evaluation: {"every": 2, "release": "sum", "best": "auc"},
     Quorum: {"over_selection": 1.5, "deadline_s": 1.0, "minimum": 2},
@@ -107,7 +113,8 @@ OTHERWISE = {
     Poisson: {"rate": 0.4},
 }  # fmt: skip
 PLAIN = {
-    **{kind: kind() for kind in (LocalTraining, Evaluation, Quorum, Faults, Shards, Iid, Sum)},
+    **{kind: kind() for kind in (Evaluation, Quorum, Faults, Shards, Iid, Sum)},
+    LocalTraining: LocalTraining(steps=8),
     Dirichlet: Dirichlet(0.5), Quantity: Quantity(0.5), Weight: Weight(), Clip: Clip(1.0),
     AdaptiveClip: AdaptiveClip(cohort=8.0, bit_noise=0.5), Privacy: Privacy(1e-5),
     GaussianNoise: GaussianNoise(1.0), FixedSize: FixedSize(2), Poisson: Poisson(0.3),
@@ -118,7 +125,7 @@ def spec_with(value) -> RunSpec:
     """A spec in which ``value`` stands where a run has it."""
     match value:
         case LocalTraining():
-            return replace(SPEC, local=value)
+            return replace(HIDING, local=value)
         case Evaluation():
             return replace(SPEC, evaluation=value)
         case Quorum():
@@ -150,6 +157,87 @@ def test_every_field_of_what_a_run_is_made_of_changes_the_hash(kind, field):
     other = replace(plain, **{field: OTHERWISE[kind][field]})
     assert getattr(plain, field) != getattr(other, field)
     assert spec_with(plain).hash != spec_with(other).hash
+
+
+@pytest.mark.parametrize("field", ["clip", "noise_multiplier", "sampling_rate"])
+def test_every_setting_of_private_training_changes_the_hash(field):
+    changed = replace(HIDING.local.privacy, **{field: 0.7})
+    local = replace(HIDING.local, privacy=changed)
+    assert replace(HIDING, local=local).hash != HIDING.hash
+
+
+def test_a_spec_without_private_training_is_written_as_it_was():
+    """Journals of released versions are read again only if it is."""
+    assert set(SPEC.json()["local"]) == {
+        *("optimizer", "lr", "epochs", "batch_size", "momentum", "weight_decay", "betas"),
+        *("eps", "threads", "amp"),
+    }
+
+
+def test_where_examples_are_hidden_no_count_of_them_leaves():
+    names = [scalar.name for scalar in HIDING.bound.schema]
+    assert names == ["weight"]  # one for each client, whatever its data
+    assert not HIDING.bound.facts.is_private
+
+
+HIDES = "hides each of them"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"pipeline": Pipeline([Weight(by="examples", cap=9.0)])}, PipelineError, HIDES),
+        ({"pipeline": Pipeline([Weight(by="examples")])}, PipelineError, HIDES),
+        ({"layout": BUFFERED}, PipelineError, "running_mean|buffers would leave"),
+        ({"evaluation": Evaluation()}, ConfigError, "exact metrics leave"),
+        ({"evaluation": Evaluation(release="sum")}, ConfigError, "exact metrics leave"),
+        ({"privacy": Privacy(1e-5)}, ConfigError, "hides single examples only"),
+        ({"privacy": Privacy(1e-5, unit="site")}, ConfigError, "hides single examples only"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_would_tell_of_examples_that_are_hidden_is_refused(change, error, text):
+    with pytest.raises(error, match=text):
+        replace(HIDING, **change)
+
+
+def test_a_promise_for_an_example_needs_noise_in_training():
+    quiet = replace(HIDING.local, privacy=None)
+    with pytest.raises(ConfigError, match="clients train without noise") as caught:
+        replace(HIDING, local=quiet, privacy=Privacy(1e-5, unit="example"))
+    assert "[local.privacy]" in caught.value.hint
+    with pytest.raises(ConfigError, match="clients train without noise"):
+        replace(HIDING, local=quiet, pipeline=PRIVATE, privacy=Privacy(1e-5, unit="example"))
+
+
+def test_one_run_can_hide_clients_and_examples():
+    both = replace(HIDING, pipeline=PRIVATE, privacy=Privacy(1e-5))
+    assert both.bound.facts.is_private
+    assert both.bound.facts.example_multiplier == 1.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"steps": None}, "needs \\[local\\] steps"),
+        ({"batch_size": None}, 'batch_size = "all"'),
+        ({"amp": True}, "half precision"),
+        ({"privacy": (0.0, 1.0, 0.1)}, "clip = 0"),
+        ({"privacy": (float("nan"), 1.0, 0.1)}, "clip = nan"),
+        ({"privacy": (float("inf"), 1.0, 0.1)}, "clip = inf"),
+        ({"privacy": (1.0, 0.0, 0.1)}, "noise_multiplier = 0"),
+        ({"privacy": (1.0, float("nan"), 0.1)}, "noise_multiplier = nan"),
+        ({"privacy": (1.0, 101.0, 0.1)}, "noise_multiplier = 101"),
+        ({"privacy": (1.0, 1.0, 0.0)}, "sampling_rate = 0"),
+        ({"privacy": (1.0, 1.0, 1.5)}, "sampling_rate = 1.5"),
+        ({"privacy": (1.0, 1.0, 0.1, "client")}, 'unit = "client"'),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_private_training_that_would_hide_nothing_is_refused(settings, text):
+    numbers = settings.get("privacy", (1.0, 1.1, 0.05))
+    with pytest.raises(ConfigError, match=text):
+        replace(HIDING.local, **settings | {"privacy": LocalPrivacy(*numbers)})
 
 
 def test_every_field_of_a_spec_is_changed_above_or_follows_from_one_that_is():

@@ -170,8 +170,8 @@ def test_each_of_five_hundred_copies_put_back_is_noticed(lonely):
     line, path = dial(home), lonely.folder / "ledger.jsonl"
     ledger = SiteLedger(path)
     ledger.look(line)
-    tells = dict.fromkeys(OBSERVERS, Gaussian(2.0))
-    ledger.reserve(Reserved("heart-1", ("heart",), "client", 600, tells), {})
+    tells = {key: {"client": Gaussian(2.0)} for key in OBSERVERS}
+    ledger.reserve(Reserved("heart-1", ("heart",), 600, tells), {})
     for round in range(600):
         ledger.note(Debited("heart-1", f"{round}/update", "ab" * 32))
         ledger.show(line)
@@ -193,7 +193,7 @@ def test_each_of_five_hundred_copies_put_back_is_noticed(lonely):
     for found in (one, two):
         found.look(line)
         assert not found.rolled_back
-        found.reserve(Reserved("heart-2", ("heart",), "client", 9, tells), {})
+        found.reserve(Reserved("heart-2", ("heart",), 9, tells), {})
     one.note(Debited("heart-2", "1/update", "ab" * 32))
     one.show(line)
     two.note(Debited("heart-2", "1/update", "cd" * 32))

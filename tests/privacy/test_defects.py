@@ -172,8 +172,7 @@ def test_a_guarantee_that_does_not_say_whom_it_is_for():
     """No. 20: "private" for rows, read as private for clients."""
     spec = run(pipeline=Pipeline([PUBLIC, Clip(1.0), GaussianNoise(1.0)]))
     assert spec.json()["privacy"]["unit"] == "client"
-    section = privacy(spec, simulated=True)
-    assert section is not None
+    (section,) = privacy(spec, simulated=True)
     assert section.title.startswith("Privacy of one client, after all 3 rounds at δ = 1e-05")
     with pytest.raises(ConfigError, match="is no entry"):
         entry_of("reserved", {"run": "a", "sources": [], "releases": 1, "tells": {}})

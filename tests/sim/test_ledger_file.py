@@ -15,7 +15,7 @@ from hanse.failpoints import Point, watching
 from hanse.privacy.budget import Cap
 from hanse.sim.ledger import Head, LedgerFile, read_ledger
 
-HEART = Reserved("heart-1", ("heart",), "client", 9, dict.fromkeys(OBSERVERS, Gaussian(2.0)))
+HEART = Reserved("heart-1", ("heart",), 9, {key: {"client": Gaussian(2.0)} for key in OBSERVERS})
 ENTRIES = (
     HEART, Debited("heart-1", "1/update", "ab" * 32), Arrived("heart-1", "1/update"),
     Debited("heart-1", "2/update", "cd" * 32), Void("heart-1"),

@@ -12,7 +12,7 @@ import pytest
 from hanse.core.dp_events import Gaussian
 from hanse.core.frames import share_frame
 from hanse.core.layout import Layout
-from hanse.core.ledger import Arrived, Debited, Entry, Ledger, Reserved, step
+from hanse.core.ledger import OBSERVERS, Arrived, Debited, Entry, Ledger, Reserved, step
 from hanse.core.listing import Listing
 from hanse.core.pipeline import Pipeline
 from hanse.core.step import Scalar
@@ -51,12 +51,12 @@ class Notebook:
         self.asked.append(entry)
 
 
-TOLD = dict.fromkeys(("coordinator", "sites", "recipients"), Gaussian(2.0))
+TOLD = {key: {"client": Gaussian(2.0)} for key in OBSERVERS}
 
 
 def book(releases: int = 2, tells=TOLD) -> Notebook:
     found = Notebook()
-    found.note(Reserved("heart-1", ("heart",), "client", releases, tells))
+    found.note(Reserved("heart-1", ("heart",), releases, tells))
     found.asked.clear()
     return found
 

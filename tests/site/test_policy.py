@@ -14,7 +14,8 @@ from hanse.core.ledger import OBSERVERS, UNITS
 from hanse.core.pipeline import Pipeline
 from hanse.core.samplers import All
 from hanse.core.spec import Evaluation, RunSpec
-from hanse.core.work import LocalTraining
+from hanse.core.weight import Weight
+from hanse.core.work import LocalPrivacy, LocalTraining
 from hanse.errors import ConfigError
 from hanse.privacy import Clip
 from hanse.site.policy import Policy, Source, accept_roster
@@ -197,7 +198,9 @@ def source(**changes) -> Policy:
     return replace(POLICY, sources={"heart": replace(POLICY.sources["heart"], **changes)})
 
 
-ALL = frozenset(OBSERVERS)
+ALL = {key: {"client"} for key in OBSERVERS}
+CENTRAL = {key: {"client"} for key in OBSERVERS[1:]}
+TRAINED = {key: {"example"} for key in OBSERVERS}
 NEARLY = APP[:-1] + ("0" if APP[-1] != "0" else "1")
 BROKEN = {
     "another coordinator": (POLICY, at(coordinator=OTHER), "coordinator"),
@@ -228,10 +231,10 @@ BROKEN = {
     "no purpose is allowed": (source(purposes=()), REQUEST, "purposes"),
     "no ε under a cap": (source(max_epsilon=6.0), REQUEST, "max_epsilon"),
     "ε toward others under a cap": (
-        source(max_epsilon=6.0), replace(REQUEST, told=frozenset({"recipients"})), "max_epsilon"
+        source(max_epsilon=6.0), replace(REQUEST, told=CENTRAL), "max_epsilon"
     ),
     "ε of a finer unit under a cap": (
-        source(max_epsilon=6.0), replace(REQUEST, told=ALL, unit="example"), "max_epsilon"
+        source(max_epsilon=6.0), replace(REQUEST, told=TRAINED), "max_epsilon"
     ),
     "given secrets across machines": (POLICY, at(simulated=True), "simulated"),
     "metrics beside the protocol": (POLICY, replace(REQUEST, measured="simulation"), "evaluation"),
@@ -295,8 +298,7 @@ REQUESTS = st.builds(
     st.sampled_from(["per-site", "sum", "none", "simulation"]),
     st.sampled_from([(), ("heart",), ("heart", "lung")]),
     st.sampled_from(["", "cardio"]),
-    st.sampled_from(UNITS),
-    st.sampled_from([frozenset(), ALL, ALL - {"coordinator"}]),
+    st.sampled_from([{}, ALL, CENTRAL, TRAINED]),
 )
 
 
@@ -337,9 +339,13 @@ def test_the_facts_of_a_run_are_those_of_its_spec():
         purpose="cardio",
     )
     request = Request.of(spec, SITUATION)
-    assert (request.sites, request.visible, request.told) == (3, "each", frozenset())
+    assert (request.sites, request.visible, request.told) == (3, "each", {})
+    hidden = LocalTraining(steps=9, privacy=LocalPrivacy(1.0, 1.1, 0.1))
+    uniform = Pipeline([Weight(by="uniform"), Clip(2.0)])
+    told = Request.of(replace(spec, local=hidden, pipeline=uniform), SITUATION).told
+    assert told == TRAINED
     assert request.l2 == spec.bound.facts.l2
-    assert (request.sources, request.purpose, request.unit) == (("heart",), "cardio", "client")
+    assert (request.sources, request.purpose) == (("heart",), "cardio")
     assert request.releases == {"update"}
     told = Request.of(replace(spec, evaluation=Evaluation()), SITUATION)
     assert told.releases == {"update", "counts"}

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hanse.cli.places import HomeOption, Yes, home
 from hanse.cli.screen import Debug, err, out, plain_table
-from hanse.core.ledger import Ledger, Void
+from hanse.core.ledger import UNITS, Ledger, Void
 from hanse.errors import ConfigError
 from hanse.privacy.budget import Cap, figure
 from hanse.sim.ledger import LedgerFile, read_ledger
@@ -56,7 +56,8 @@ def show(found: Ledger, caps: Mapping[str, Cap], usual: Cap, console: Console) -
     runs = plain_table("run", "data", "unit", "debited", "reserved", "state")
     for name, account in found.accounts.items():
         reserved = account.reserved
-        unit = reserved.unit if reserved.tells else "none: no noise"
+        units = {unit for by_unit in reserved.tells.values() for unit in by_unit}
+        unit = ", ".join(sorted(units, key=UNITS.index)) or "none: no noise"
         cells = (name, ", ".join(reserved.sources), unit, str(len(account.debits)))
         state = "open" if account.is_open else "ended"
         runs.add_row(*map(Text, (*cells, str(reserved.releases), state)))

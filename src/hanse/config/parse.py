@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hanse.config.document import Document, as_table, override, read
 from hanse.config.runfile import RunFile, Split
-from hanse.config.schema import Keys, build, check, keys_of, shown
+from hanse.config.schema import Keys, build, check, keys_of, local_training, shown
 from hanse.core.pipeline import Pipeline
 from hanse.core.samplers import Sampler
 from hanse.core.spec import Evaluation, Privacy, Quorum
@@ -17,7 +17,7 @@ from hanse.data.site import check_id
 from hanse.errors import ConfigError
 from hanse.names import lookup
 from hanse.privacy.claims import check as check_promise
-from hanse.privacy.claims import needed
+from hanse.privacy.claims import needed, needed_in_training
 from hanse.privacy.gaussian import GaussianNoise
 from hanse.privacy.local import LocalGaussianNoise
 from hanse.sim.faults import Faults
@@ -84,7 +84,10 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
     quorum = _table(Quorum, top, "quorum")
     promised = _table(Privacy, top, "privacy") if "privacy" in top else None
     clients, steps = len(sites) or (split.clients if split else 0), top.get("pipeline", ())
-    if promised is not None and promised.epsilon is not None:
+    local: Document = top.get("local", {})
+    if promised is not None and promised.epsilon is not None and promised.unit == "example":
+        local = _trained(local, promised, top["rounds"])
+    elif promised is not None and promised.epsilon is not None:
         steps = _noised(steps, promised, strategy.sampler, quorum, clients, top["rounds"])
     evaluation, central = _evaluation(top.get("evaluation", {}))
     found = RunFile(
@@ -102,7 +105,7 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         split=split,
         sources=_sources(top.get("sources", {}), path.parent),
         strategy=strategy,
-        local=_local(top.get("local", {}), strategy),
+        local=_local(local, strategy),
         pipeline=Pipeline(_step(*numbered) for numbered in enumerate(steps, 1)),
         rounds=top["rounds"],
         seed=top.get("seed", 0),
@@ -232,12 +235,7 @@ def _strategy(top: Document) -> Strategy:
 
 
 def _local(table: Document, strategy: Strategy) -> LocalTraining:
-    where = "[local]"
-    given = {
-        key: None if (key, value) == ("batch_size", "all") else value
-        for key, value in table.items()
-    }
-    values = check(given, keys_of(LocalTraining), where, elsewhere=TOP.types)
+    values = local_training(table, "[local]", elsewhere=TOP.types)
     fixed = strategy.fixed
     if fixed is None:
         return LocalTraining(**values)
@@ -277,6 +275,18 @@ def _noised(
             table = {**table, "noise_multiplier": found}
         filled.append(table)
     return filled
+
+
+def _trained(local: Document, promised: Privacy, rounds: int) -> Document:
+    """Return ``[local]`` with the noise in training that a promise takes, where none is given."""
+    private, steps = as_table(local.get("privacy")), local.get("steps")
+    if private is None or "noise_multiplier" in private or type(steps) is not int:
+        return local
+    rate: Any = private.get("sampling_rate")
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        return local  # what is wrong with it is told when it is read
+    found = needed_in_training(promised, rate, steps, rounds)
+    return {**local, "privacy": {**private, "noise_multiplier": found}}
 
 
 def _evaluation(table: Document) -> tuple[Evaluation, str | None]:

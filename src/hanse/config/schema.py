@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pydantic import TypeAdapter, ValidationError
 
 from hanse.config.document import as_table
+from hanse.core.work import LocalPrivacy, LocalTraining
 from hanse.errors import ConfigError
 from hanse.names import nearest
 
@@ -85,6 +86,21 @@ def check(
 def build(make: Callable[..., T], table: object, where: str, *, without: str = "") -> T:
     """Return ``make(**table)``, its keys and types checked; see :func:`check`."""
     return make(**check(table, keys_of(make).without(without), where))
+
+
+def local_training(table: object, where: str, *, elsewhere: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the arguments of :class:`hanse.core.work.LocalTraining` that ``table`` gives."""
+    keys = keys_of(LocalTraining) | Keys({"privacy": dict[str, Any]})
+    given = {
+        key: None if (key, value) == ("batch_size", "all") else value
+        for key, value in (as_table(table) or {}).items()
+    }
+    values = check(
+        given if as_table(table) is not None else table, keys, where, elsewhere=elsewhere
+    )
+    if "privacy" in values:
+        values["privacy"] = build(LocalPrivacy, values["privacy"], "[local.privacy]")
+    return values
 
 
 def _unknown(key: str, keys: Keys, where: str, elsewhere: Iterable[str]) -> ConfigError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from hanse.config.schema import Keys, build, check
+from hanse.config.schema import Keys, build, check, local_training
 from hanse.core.canonical import Json, encode
 from hanse.core.layout import ALIGNMENT, ROLES, Layout
 from hanse.core.metrics import Metric
@@ -162,8 +162,7 @@ def _step(found: dict[str, Any]) -> Any:
 
 
 def _local(found: dict[str, Any]) -> LocalTraining:
-    given = {k: None if (k, v) == ("batch_size", "all") else v for k, v in found.items()}
-    return build(LocalTraining, given, "local")
+    return LocalTraining(**local_training(found, "local"))
 
 
 def _training(names: Iterable[str]) -> tuple[Scalar, ...]:

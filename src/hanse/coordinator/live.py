@@ -203,7 +203,7 @@ class LiveRun:
         """Note the best model so far; a choice by a metric is a release, so not under noise."""
         found: Any = row.get("evaluation") or {"pooled": {}}
         pooled: dict[str, Any] = found["pooled"]
-        if self.read.spec.bound.facts.is_private:
+        if self.read.spec.bound.facts.keeps_counts:
             return
         up = {metric.name: metric.higher_is_better for metric in self.read.metrics}
         name = self.read.spec.evaluation.best or next(iter(up), "loss")

@@ -21,7 +21,8 @@ class Facts:
     of the noise on the total over ``l2`` that is accounted; ``beside``: 1/m² summed over what is
     noised beside the total, with multiplier m, and accounted with it; ``unit``: whose contribution
     that noise hides. ``local_multiplier``: the same of the noise that a client adds to its own
-    share, over the L2 bound that the share had before.
+    share, over the L2 bound that the share had before. ``example_multiplier``: the same of the
+    noise in each step of a client's training, over the bound of one example's gradient.
     ``bits`` per coordinate on the wire. ``cohort``: the largest number of clients in one sum, and
     ``coordinates`` the length of the vector; both None until a run binds the pipeline.
     ``memory``: a step keeps something at the client between rounds.
@@ -37,6 +38,7 @@ class Facts:
     noise_multiplier: float = 0.0
     beside: float = 0.0
     local_multiplier: float = 0.0
+    example_multiplier: float = 0.0
     unit: Literal["", "client"] = ""
     bits: int = 32
     cohort: int | None = None
@@ -45,8 +47,16 @@ class Facts:
 
     @property
     def is_private(self) -> bool:
-        """Whether there is noise on total or shares, and nothing else may leave in the clear."""
+        """Whether there is noise on total or shares, so that who took part may not be told."""
         return self.noise_multiplier > 0 or self.local_multiplier > 0
+
+    @property
+    def keeps_counts(self) -> bool:
+        """Whether some noise hides data, and nothing exact that follows from them may leave.
+
+        Where it hides single examples, what is computed of the update may: it is noised already.
+        """
+        return self.is_private or self.example_multiplier > 0
 
     @property
     def total_multiplier(self) -> float:

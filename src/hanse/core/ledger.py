@@ -22,6 +22,8 @@ from hanse.errors import BudgetError, ConfigError
 Unit = Literal["client", "person", "example"]
 UNITS: Final[tuple[Unit, ...]] = ("client", "person", "example")
 """Coarse before fine: what hides all of a client's data hides each person in it."""
+Tells = Mapping[Against, Mapping[Unit, Event]]
+"""Observer → unit → what it is told of one of them; who or what is not in it is told all."""
 OBSERVERS: Final[tuple[Against, ...]] = ("coordinator", "sites", "recipients")
 
 
@@ -29,15 +31,13 @@ OBSERVERS: Final[tuple[Against, ...]] = ("coordinator", "sites", "recipients")
 class Reserved:
     """``run`` may make ``releases`` releases from ``sources``.
 
-    ``tells``: what one release tells each observer of one ``unit``; an observer that is not in it
-    is told all.
+    ``tells``: what one release tells.
     """
 
     run: str
     sources: tuple[str, ...]
-    unit: Unit
     releases: int
-    tells: Mapping[Against, Event]
+    tells: Tells
 
     kind: ClassVar[str] = "reserved"
 
@@ -139,11 +139,17 @@ class Ledger:
             reserved = account.reserved
             if source not in reserved.sources or not account.counted:
                 continue
-            told = reserved.tells.get(against)
-            if told is None or UNITS.index(reserved.unit) > UNITS.index(unit):
+            told = told_of(reserved.tells.get(against, {}), unit)
+            if told is None:
                 return None
             found[told] += account.counted
         return Composed(tuple(Repeated(event, count) for event, count in found.items()))
+
+
+def told_of(by_unit: Mapping[Unit, Event], unit: Unit) -> Event | None:
+    """Return what is told of one ``unit``, by its own noise or else that of a coarser one."""
+    coarser = UNITS[: UNITS.index(unit) + 1]
+    return next((by_unit[one] for one in reversed(coarser) if one in by_unit), None)
 
 
 def step(ledger: Ledger, entry: Entry) -> Ledger:
@@ -219,7 +225,10 @@ def body_of(entry: Entry) -> dict[str, Json]:
     told: dict[str, Any] = {f.name: getattr(entry, f.name) for f in fields(entry)}
     if isinstance(entry, Reserved):
         told["sources"] = list(entry.sources)
-        told["tells"] = {observer: event.json() for observer, event in entry.tells.items()}
+        told["tells"] = {
+            observer: {unit: event.json() for unit, event in by_unit.items()}
+            for observer, by_unit in entry.tells.items()
+        }
     return told
 
 
@@ -241,18 +250,18 @@ def entry_of(kind: str, body: Mapping[str, Any]) -> Entry:
         ) from error
 
 
-def _events(told: Mapping[str, Any]) -> Iterator[tuple[Against, Event]]:
-    for observer, event in told.items():
-        if observer not in OBSERVERS:
+def _events(told: Mapping[str, Any]) -> Iterator[tuple[Against, dict[Unit, Event]]]:
+    for observer, by_unit in told.items():
+        if observer not in OBSERVERS or not {*by_unit} <= {*UNITS}:
             raise ValueError(observer)
-        yield observer, event_of(event)
+        yield observer, {unit: event_of(event) for unit, event in by_unit.items()}
 
 
 def _check(entry: Entry) -> None:
     texts = tuple(getattr(entry, f.name) for f in fields(entry))
     if isinstance(entry, Reserved):
         names = cast("tuple[object, ...]", (entry.run, *entry.sources))
-        is_sound = type(entry.releases) is int and entry.releases >= 0 and entry.unit in UNITS
+        is_sound = type(entry.releases) is int and entry.releases >= 0
     elif isinstance(entry, Lost):
         names, is_sound = (entry.hash,), type(entry.seq) is int and entry.seq >= 0
     else:

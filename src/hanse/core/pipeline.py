@@ -106,9 +106,11 @@ class Pipeline:
         cohort: int,
         scalars: Iterable[Scalar] = (),
         extras: Mapping[str, int] | None = None,
+        example_multiplier: float = 0.0,
     ) -> "BoundPipeline":
         """Bind to the trainable part of ``layout``, to at most ``cohort`` clients in a sum, to the
         integers that a task reports, and to further float segments (name → length).
+        ``example_multiplier``: of the noise that clients train with, see Facts.
 
         Under noise the task's integers and the further segments stay where they are: they would
         leave in the clear beside a private model. Raises PipelineError where the grid is too
@@ -122,11 +124,12 @@ class Pipeline:
             bits=np.dtype(layout.dtype).itemsize * 8,
             cohort=cohort,
             coordinates=span.stop - span.start,
+            example_multiplier=example_multiplier,
         )
         facts = self.facts(start)
         own = [s for step in self.applied for s in step.scalars()]
         _check_beside(facts, [s.name for s in own if not s.noise], list(extras or {}))
-        schema = _schema(own if facts.is_private else [*own, *scalars], cohort)
+        schema = _schema(own if facts.keeps_counts else [*own, *scalars], cohort)
         bound = BoundPipeline(self, layout, start, schema, dict(extras or {}))
         bound.check_room()
         return bound
@@ -183,7 +186,7 @@ def _check_beside(facts: Facts, own: list[str], extras: list[str]) -> None:
 
     ``own``: integers that steps add; ``extras``: further segments.
     """
-    if facts.is_private and extras:
+    if facts.keeps_counts and extras:
         raise PipelineError(
             f"{', '.join(extras)} would leave in the clear beside a noised model",
             hint='set buffers = "local" or "freeze" in the task, or use GroupNorm',

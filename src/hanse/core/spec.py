@@ -105,12 +105,12 @@ class Privacy:
     ``epsilon``: the promise, which the noise is checked against; None for none, and the ε that the
     noise gives is computed at ``delta``. ``against``: whoever gets the models and nothing else
     (``recipients``), ``sites``, who also see who takes part, or the ``coordinator``. ``unit``: all
-    data of one client, which is called a ``site`` where it is one.
+    data of one client, which is called a ``site`` where it is one, or one ``example``, a row.
     """
 
     delta: float
     epsilon: float | None = None
-    unit: Literal["client", "site"] = "client"
+    unit: Literal["client", "site", "example"] = "client"
     against: Against = "recipients"
 
     def __post_init__(self) -> None:
@@ -118,7 +118,8 @@ class Privacy:
         if not 0 < self.delta < 1:
             raise ConfigError(
                 f"delta = {self.delta:g} is not between 0 and 1",
-                hint="give far less than one over the number of clients, such as 1e-6",
+                hint="give far less than one over the number of clients, or of examples, such as "
+                "1e-6",
             )
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise ConfigError(
@@ -182,13 +183,33 @@ class RunSpec:
                 f"{self.cohort} clients",
                 hint="lower [quorum] minimum or ask more clients",
             )
-        if self.privacy is not None and not self.bound.facts.is_private:
-            raise ConfigError(
-                "[privacy] promises something, and no step of the pipeline adds noise",
-                hint='add [[pipeline]] step = "gaussian_noise", behind a clip and a weight',
-            )
+        self._check_unit()
         self._check_quorum(self.bound.facts.is_private)
         self._check_releases(self.bound)
+
+    def _check_unit(self) -> None:
+        """Refuse a promise for a unit that no noise of the run hides."""
+        if self.privacy is None:
+            return
+        if self.privacy.unit == "example":
+            if self.local.privacy is None:
+                raise ConfigError(
+                    '[privacy] promises something for unit = "example", and clients train without '
+                    "noise",
+                    hint="add [local.privacy] with clip, noise_multiplier and sampling_rate",
+                )
+        elif not self.bound.facts.is_private:
+            if self.local.privacy is not None:
+                raise ConfigError(
+                    f'[privacy] promises something for unit = "{self.privacy.unit}", all data of a '
+                    "client, and the noise in its training hides single examples only",
+                    hint='write unit = "example"; or add [[pipeline]] step = "gaussian_noise"',
+                )
+            raise ConfigError(
+                "[privacy] promises something, and no step of the pipeline adds noise",
+                hint='add [[pipeline]] step = "gaussian_noise", behind a clip and a weight; or '
+                '[local.privacy], and unit = "example"',
+            )
 
     def _check_quorum(self, is_private: bool) -> None:
         """Refuse settings that would do nothing, or tell by an aborted round who took part."""
@@ -208,7 +229,7 @@ class RunSpec:
 
     def _check_releases(self, bound: BoundPipeline) -> None:
         release = self.evaluation.release
-        if bound.facts.is_private and release in ("per-site", "sum") and self.evaluation.every:
+        if bound.facts.keeps_counts and release in ("per-site", "sum") and self.evaluation.every:
             raise ConfigError(
                 f'release = "{release}" lets exact metrics leave beside a noised model',
                 hint='set [evaluation] release = "none", or "simulation" to let the simulator '
@@ -227,7 +248,11 @@ class RunSpec:
         span = self.layout.span("buffer")
         extras = {"buffers": span.stop - span.start} if span.stop > span.start else None
         return self.pipeline.bind(
-            self.layout, cohort=self.cohort, scalars=self.training, extras=extras
+            self.layout,
+            cohort=self.cohort,
+            scalars=self.training,
+            extras=extras,
+            example_multiplier=self.local.example_multiplier,
         )
 
     @cached_property

@@ -70,7 +70,18 @@ class Weight(Step):
         return RESOLUTION if self.is_capped else 1.0
 
     def check(self, facts: Facts) -> Facts:
-        """Return ``facts`` with the bounds of a weighted share."""
+        """Return ``facts`` with the bounds of a weighted share.
+
+        PipelineError for a weight by examples where a single one of them is hidden: it would scale
+        what is noised by their number.
+        """
+        if self.by == "examples" and facts.example_multiplier:
+            raise PipelineError(
+                f"{self}: the number of a client's examples would show in its share, and "
+                "[local.privacy] hides each of them",
+                hint='use Weight(by="uniform"): all clients divide by one batch_size, so that one '
+                "with more examples takes longer steps already",
+            )
         largest = 1.0 if self.is_capped else float(UNCAPPED_LIMIT)
         return replace(
             facts,

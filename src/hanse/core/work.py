@@ -8,6 +8,65 @@ from hanse.core.canonical import Json
 from hanse.errors import ConfigError
 
 OptimizerName = Literal["sgd", "adam", "adamw", "task"]
+LEAST_CLIP, LARGEST_CLIP = 2.0**-40, 2.0**40
+LARGEST_MULTIPLIER = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPrivacy:
+    """Training at a client by DP-SGD (Abadi et al., arXiv:1607.00133), which hides one example.
+
+    Each step takes each of the client's examples by itself with probability ``sampling_rate``
+    (Poisson), clips the gradient of each one taken to L2 norm ``clip``, sums them, adds Gaussian
+    noise of standard deviation ``noise_multiplier``·``clip`` to each coordinate, and divides by the
+    run's ``batch_size``, whatever the number taken; with none taken it is the noise alone. The
+    number of steps is the run's ``steps``.
+
+    Neighbours are two data sets of one client, of which one lacks an example. Nothing in a step but
+    the sum depends on the data: rate, divisor and number of steps are in the run file, for all
+    clients alike, so that how many examples a client has need not be public. (The rate batch/n of
+    other systems, and a mean over the batch, change with every example that is added.) The sum
+    moves by at most ``clip``. So a step is a Gaussian mechanism of a Poisson sample, and a round is
+    as many of them as there are steps; the optimiser, weight decay, a correction of the strategy's,
+    and all that the pipeline does to the update come after it, and cost nothing.
+
+    What is hidden is one row of data: a person of whom there are k rows is hidden k times worse.
+    Counts that follow from the data (examples, loss) stay at the client. Not hidden: that the
+    client takes part, and failures that its data provoke.
+    """
+
+    clip: float
+    noise_multiplier: float
+    sampling_rate: float
+    unit: Literal["example"] = "example"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that bound or hide nothing."""
+        if self.unit != "example":
+            raise ConfigError(
+                f'unit = "{self.unit}" in [local.privacy]: a client hides single examples there',
+                hint='write unit = "example"; a whole client is hidden by noise in the pipeline',
+            )
+        if not LEAST_CLIP <= self.clip <= LARGEST_CLIP:
+            raise ConfigError(
+                f"clip = {self.clip:g} in [local.privacy] bounds no gradient",
+                hint="give the L2 norm of one example's gradient; 1.0 is a common start",
+            )
+        if not 0 < self.noise_multiplier <= LARGEST_MULTIPLIER:
+            raise ConfigError(
+                f"noise_multiplier = {self.noise_multiplier:g} in [local.privacy] is not in "
+                f"(0, {LARGEST_MULTIPLIER:g}]",
+                hint="give noise_multiplier around 1; more noise gives more privacy",
+            )
+        if not 0 < self.sampling_rate <= 1:
+            raise ConfigError(
+                f"sampling_rate = {self.sampling_rate:g} in [local.privacy] is no probability",
+                hint="give batch_size over the number of rows that a site has, about",
+            )
+
+    def settings(self) -> dict[str, Json]:
+        """Return the settings as a table of a run file."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +79,9 @@ class LocalTraining:
     ``batch_size`` (None: all at once), shuffled anew each epoch; the last batch may be smaller.
     ``steps``: so many batches in place of ``epochs``, in as many passes as that takes. ``threads``
     are per client, and part of the result: two threads give other bits than one.
+
+    ``privacy``: train so that a single example is hidden. Then ``steps`` are needed, each of which
+    takes examples by chance, and ``batch_size`` is what the sum of their gradients is divided by.
     """
 
     optimizer: OptimizerName = "sgd"
@@ -33,6 +95,7 @@ class LocalTraining:
     eps: float = 1e-8
     threads: int = 1
     amp: bool = False
+    privacy: LocalPrivacy | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot train anything."""
@@ -52,11 +115,39 @@ class LocalTraining:
                 raise ConfigError(
                     f"local {name} = {value} is not a number of 0 or more", hint=f"change {name}"
                 )
+        if self.privacy is not None:
+            self._check_private()
+
+    @property
+    def example_multiplier(self) -> float:
+        """The multiplier of the noise that hides single examples; 0 for none."""
+        return 0.0 if self.privacy is None else self.privacy.noise_multiplier
+
+    def _check_private(self) -> None:
+        if self.steps is None:
+            raise ConfigError(
+                "[local.privacy] needs [local] steps: how many follow from epochs depends on how "
+                "many examples a client has, which nobody is to learn",
+                hint="write steps = ..., such as rows/batch_size of a site, about",
+            )
+        if self.batch_size is None:
+            raise ConfigError(
+                'batch_size = "all" beside [local.privacy]: the sum of gradients is divided by it, '
+                "and how many examples a client has is not to be learned",
+                hint="give sampling_rate times the rows of a site, about, as a number",
+            )
+        if self.amp:
+            raise ConfigError(
+                "amp = true beside [local.privacy]: norms in half precision bound nothing",
+                hint="leave amp out",
+            )
 
     def settings(self) -> dict[str, Json]:
         """Return the settings as a table of a run file, unset ones left out."""
         chosen: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen["batch_size"] = "all" if self.batch_size is None else self.batch_size
+        if self.privacy is not None:
+            chosen["privacy"] = self.privacy.settings()
         return {k: list(v) if k == "betas" else v for k, v in chosen.items() if v is not None}
 
 

@@ -8,14 +8,21 @@ arXiv:1807.01647). That holds for as long as seed and participation stay with th
 
 Noise of a client's own (*local*) promises the same to all three. A neighbour's client reports too,
 its share nothing but noise, so that it is asked or not tells nothing: sampling gains nothing.
+
+Noise in a client's training (``[local.privacy]``) hides one *example* from all three alike: its
+update is noised before it leaves. A round is its steps, each a Gaussian mechanism of a Poisson
+sample of the client's examples, and a client is counted as if every round asked it. That cohorts
+are drawn is not counted: all steps of a round are of the same draw, which is one for all of them.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from hanse.core.dp_events import Event, Gaussian, Repeated
-from hanse.core.ledger import OBSERVERS, Unit
+from hanse.core.dp_events import Event, Gaussian, PoissonSampled, Repeated
+from hanse.core.ledger import OBSERVERS, Tells, Unit
 from hanse.core.samplers import Sampler
 from hanse.core.spec import Against, Privacy, Quorum, RunSpec
+from hanse.core.work import LocalPrivacy
 from hanse.errors import ConfigError
 from hanse.privacy.accounting import Epsilon, calibrated, spent
 from hanse.privacy.gaussian import LARGEST_MULTIPLIER
@@ -23,11 +30,12 @@ from hanse.privacy.gaussian import LARGEST_MULTIPLIER
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What an observer is told of one client by some rounds; no ``event``: all of it."""
+    """What an observer is told of one ``unit`` by some rounds; no ``event``: all of it."""
 
     observer: Against
     event: Event | None
     epsilon: Epsilon | None
+    unit: Literal["client", "example"] = "client"
 
 
 def told(
@@ -69,14 +77,35 @@ def needed(
     return calibrated(event, privacy.epsilon, privacy.delta, most=LARGEST_MULTIPLIER)
 
 
+def trained(private: LocalPrivacy, steps: int, rounds: int) -> Event:
+    """Return what ``rounds`` rounds of ``steps`` steps of DP-SGD each tell of one example."""
+    noise = Gaussian(private.noise_multiplier)
+    rate = private.sampling_rate
+    return Repeated(noise if rate == 1 else PoissonSampled(rate, noise), steps * rounds)
+
+
 def claims(spec: RunSpec, rounds: int | None = None) -> tuple[Claim, ...]:
-    """Return what ``rounds`` rounds of a run tell, by default all that it has planned.
+    """Return what ``rounds`` rounds of a run tell, by default all that it has planned: of a client,
+    where there is noise on shares or total, and of an example, where there is in training.
 
     The schedule counts, not what came of it: a round that nobody reported in has released noise
     all the same.
     """
-    facts, delta = spec.bound.facts, spec.privacy and spec.privacy.delta
     planned = spec.rounds if rounds is None else rounds
+    return (*_of_a_client(spec, planned), *_of_an_example(spec, planned))
+
+
+def _of_an_example(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
+    private, delta = spec.local.privacy, spec.privacy and spec.privacy.delta
+    if private is None:
+        return ()
+    assert spec.local.steps is not None, "private training has a number of steps"
+    event = trained(private, spec.local.steps, planned)
+    return tuple(_claim(observer, event, delta, "example") for observer in OBSERVERS)
+
+
+def _of_a_client(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
+    facts, delta = spec.bound.facts, spec.privacy and spec.privacy.delta
     if facts.local_multiplier:
         event = Repeated(Gaussian(facts.local_multiplier), planned)
         return tuple(_claim(observer, event, delta) for observer in OBSERVERS)
@@ -90,22 +119,44 @@ def claims(spec: RunSpec, rounds: int | None = None) -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def release_of(spec: RunSpec) -> tuple[Unit, dict[Against, Event]]:
-    """Return whose contribution the noise hides, and what one release of a client's tells each
-    observer; who is not in it is told all.
+def release_of(spec: RunSpec) -> Tells:
+    """Return what one release of a client's tells each observer of each unit that noise hides.
 
-    Without sampling: a client that keeps a ledger of what it released knows that it took part.
+    Without sampling of clients: one that keeps a ledger of what it released knows that it took
+    part.
     """
-    facts = spec.bound.facts
-    if facts.local_multiplier:
-        return "client", dict.fromkeys(OBSERVERS, Gaussian(facts.local_multiplier))
-    if facts.noise_multiplier:
-        return "client", dict.fromkeys(OBSERVERS[1:], Gaussian(facts.noise_multiplier))
-    return "client", {}
+    facts, private, tells = spec.bound.facts, spec.local.privacy, dict[Against, dict[Unit, Event]]()
+    behind = OBSERVERS if facts.local_multiplier else OBSERVERS[1:]
+    if multiplier := facts.local_multiplier or facts.noise_multiplier:
+        tells |= {observer: {"client": Gaussian(multiplier)} for observer in behind}
+    if private is not None:
+        assert spec.local.steps is not None, "private training has a number of steps"
+        event = trained(private, spec.local.steps, 1)
+        for observer in OBSERVERS:
+            tells[observer] = {**tells.get(observer, {}), "example": event}
+    return tells
 
 
-def _claim(observer: Against, event: Event, delta: float | None) -> Claim:
-    return Claim(observer, event, None if delta is None else spent(event, delta))
+def _claim(
+    observer: Against,
+    event: Event,
+    delta: float | None,
+    unit: Literal["client", "example"] = "client",
+) -> Claim:
+    return Claim(observer, event, None if delta is None else spent(event, delta), unit)
+
+
+def needed_in_training(privacy: Privacy, sampling_rate: float, steps: int, rounds: int) -> float:
+    """Return the smallest noise multiplier of DP-SGD that keeps the promise of ``privacy``.
+
+    ConfigError if none up to LARGEST_MULTIPLIER does.
+    """
+    assert privacy.epsilon is not None, "without a promise there is nothing to find"
+
+    def event(multiplier: float) -> Event:
+        return trained(LocalPrivacy(1.0, multiplier, sampling_rate), steps, rounds)
+
+    return calibrated(event, privacy.epsilon, privacy.delta, most=LARGEST_MULTIPLIER)
 
 
 def _unprotected() -> ConfigError:
@@ -120,12 +171,16 @@ def check(spec: RunSpec) -> None:
     privacy = spec.privacy
     if privacy is None or privacy.epsilon is None:
         return
-    claim = next(claim for claim in claims(spec) if claim.observer == privacy.against)
+    unit = "example" if privacy.unit == "example" else "client"
+    kept = [claim for claim in claims(spec) if claim.unit == unit]
+    claim = next(claim for claim in kept if claim.observer == privacy.against)
     if claim.epsilon is None:
         raise _unprotected()
     if claim.epsilon.epsilon > privacy.epsilon:
         facts = spec.bound.facts
         multiplier = facts.noise_multiplier or facts.local_multiplier
+        if unit == "example":
+            multiplier = facts.example_multiplier
         raise ConfigError(
             f"{spec.rounds} rounds of noise with multiplier {multiplier:g} come to ε = "
             f"{claim.epsilon.epsilon:.4g} at δ = {privacy.delta:g}, and [privacy] promises "

@@ -74,7 +74,15 @@ def _local(file: RunFile) -> str:
     size = "all its data at once" if local.batch_size is None else f"batches of {local.batch_size}"
     amount = plural(local.steps, "step") if local.steps else plural(local.epochs, "epoch")
     rate = "" if local.optimizer == "task" else f", lr {local.lr:g}"
-    return f"{local.optimizer}{rate}; {amount} of {size}"
+    said = f"{local.optimizer}{rate}; {amount} of {size}"
+    if local.privacy is None:
+        return said
+    private = local.privacy
+    return (
+        f"{local.optimizer}{rate}; {amount} by DP-SGD: each row with probability "
+        f"{private.sampling_rate:g}, clipped to {private.clip:g}, noise of multiplier "
+        f"{private.noise_multiplier:g}, divided by {local.batch_size}"
+    )
 
 
 def _cohort(file: RunFile, spec: RunSpec) -> str:

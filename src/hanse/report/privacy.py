@@ -1,8 +1,12 @@
 """What a run's noise promises, in words: a figure for each who looks on, and what it rests on."""
 
+from collections.abc import Iterable
+
 from hanse.core.dp_events import Event, FixedSizeSampled, PoissonSampled, Repeated
 from hanse.core.spec import Against, RunSpec
+from hanse.privacy.accounting import Epsilon
 from hanse.privacy.claims import Claim, claims
+from hanse.report.numerals import plural
 from hanse.report.section import Section
 
 WHO: dict[Against, str] = {
@@ -14,11 +18,16 @@ BY = {"exact": "by its formula", "pld": "by PLD", "rdp": "by RDP"}
 UNPROTECTED = "no bound: it sees each update before the noise"
 NO_DELTA = (
     "ε is computed once a δ is given: [privacy] delta = 1e-6, far below one over the number of "
-    "clients. [privacy] epsilon = 4.0 beside it finds the noise for the planned rounds."
+    "units hidden. [privacy] epsilon = 4.0 beside it finds the noise for the planned rounds."
 )
 UNIT = (
     "That is all data of one site or simulated client. A person of whom two of them hold data is "
     "not covered; a person of whom only one does, is."
+)
+EXAMPLE = (
+    "That is one row of one client's training data. A person of whom there are k rows, at one "
+    "client or at several, is hidden by k·ε only, at a δ that is more than k times as large. Test "
+    "data are not trained on, and not covered."
 )
 SIMULATED = (
     "A simulation draws its noise from the seed, so whoever knows that can subtract it: ε is what "
@@ -30,16 +39,51 @@ SECRET = (
 )
 
 
-def privacy(spec: RunSpec, *, simulated: bool) -> Section | None:
-    """Return what the noise of ``spec`` promises for all planned rounds; None without noise.
+def privacy(spec: RunSpec, *, simulated: bool) -> tuple[Section, ...]:
+    """Return what the noise of ``spec`` promises for all planned rounds, a section for each unit.
 
     ``simulated``: the run is, or would be, a simulation.
     """
     found = claims(spec)
-    if not found:
-        return None
-    is_local = spec.bound.facts.local_multiplier > 0
+    of_clients = [claim for claim in found if claim.unit == "client"]
+    of_examples = [claim for claim in found if claim.unit == "example"]
+    return (
+        *([_of_a_client(spec, of_clients, simulated=simulated)] if of_clients else []),
+        *([_of_an_example(spec, of_examples, simulated=simulated)] if of_examples else []),
+    )
+
+
+def _titled(
+    unit: str, spec: RunSpec, rows: Iterable[tuple[str, ...]], notes: Iterable[str]
+) -> Section:
     delta = "" if spec.privacy is None else f" at δ = {spec.privacy.delta:g}"
+    return Section(
+        f"Privacy of one {unit}, after all {spec.rounds:,} rounds{delta}",
+        ("toward", "ε", "what it is computed from"),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _of_an_example(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:
+    rows = [(WHO[claim.observer], _figure(claim), _how_of_steps(claim, spec)) for claim in found]
+    notes = [EXAMPLE] if spec.privacy is not None else [NO_DELTA, EXAMPLE]
+    return _titled("example", spec, rows, [*notes, SIMULATED] if simulated else notes)
+
+
+def _how_of_steps(claim: Claim, spec: RunSpec) -> str:
+    private = spec.local.privacy
+    assert private is not None, "an example is hidden by noise in training"
+    drawn = f", of examples drawn with probability {private.sampling_rate:g}"
+    said = f"each of {plural(spec.local.steps or 0, 'step')} a round the noise"
+    said += drawn if private.sampling_rate < 1 else ""
+    if claim.epsilon is None:
+        return said
+    return f"{said}; neighbours {claim.epsilon.relation} example; {_by(claim.epsilon)}"
+
+
+def _of_a_client(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:
+    is_local = spec.bound.facts.local_multiplier > 0
     rows = [
         (WHO[claim.observer], _figure(claim), _how(claim, is_local=is_local)) for claim in found
     ]
@@ -48,13 +92,8 @@ def privacy(spec: RunSpec, *, simulated: bool) -> Section | None:
         notes.append(SECRET)
     if simulated:
         notes.append(SIMULATED)
-    unit = "client" if spec.privacy is None else spec.privacy.unit
-    return Section(
-        f"Privacy of one {unit}, after all {spec.rounds:,} rounds{delta}",
-        ("toward", "ε", "what it is computed from"),
-        tuple(rows),
-        tuple(notes),
-    )
+    is_site = spec.privacy is not None and spec.privacy.unit == "site"
+    return _titled("site" if is_site else "client", spec, rows, notes)
 
 
 def figure(epsilon: float) -> str:
@@ -84,8 +123,12 @@ def _how(claim: Claim, *, is_local: bool) -> str:
         neighbours = "neighbours: a client's data and none, where it sends noise alone"
     elif claim.observer == "sites":
         neighbours = "neighbours: a client's share and zero in its place"
-    by = BY[told.accountant] + (f" ({told.why})" if told.why else "")
-    return f"{said}; {neighbours}; {by}"
+    return f"{said}; {neighbours}; {_by(told)}"
+
+
+def _by(told: Epsilon) -> str:
+    """Return how an ε was computed."""
+    return BY[told.accountant] + (f" ({told.why})" if told.why else "")
 
 
 def _mechanism(event: Event) -> str:

@@ -45,10 +45,9 @@ def promises(spec: RunSpec, *, known: bool = True, simulated: bool = True) -> tu
 
     ``simulated``: the run is, or would be, a simulation.
     """
-    noise = privacy(spec, simulated=simulated)
     return (
         _pipeline(spec),
-        *(() if noise is None else (noise,)),
+        *privacy(spec, simulated=simulated),
         _sums(spec),
         _observers(spec),
         _bytes(spec, known=known),
@@ -208,12 +207,13 @@ def _sight_of_updates(facts: Facts) -> Cells:
     if facts.local_multiplier:
         inside = "only inside the model"
         return ("a site's update", "each one, under its own noise", inside, inside)
+    trained = ", trained under noise" if facts.example_multiplier else ""
     form = "as it is" if math.isinf(facts.l2) else f"clipped to norm {facts.l2:g}"
     inside = "only inside the model"
     if facts.is_private:
         inside += ", under noise"
     weighted = ", times its weight" if facts.denominator != "count" else ""
-    return ("a site's update", f"each one, {form}{weighted}", inside, inside)
+    return ("a site's update", f"each one{trained}, {form}{weighted}", inside, inside)
 
 
 def _sight_of_counts(spec: RunSpec) -> list[Cells]:
@@ -248,6 +248,8 @@ def _limits(facts: Facts) -> list[str]:
     if facts.visible == "each":
         before = ", before the noise" if facts.noise_multiplier else ""
         before = ", under its own noise" if facts.local_multiplier else before
+        if facts.example_multiplier and not facts.is_private:
+            before = ", trained under noise"
         notes.append(
             f"The coordinator sees each site's update of each round{before}. Updates can be turned "
             "back into data, above all those of small batches."
@@ -262,10 +264,16 @@ def _limits(facts: Facts) -> list[str]:
             f"The noise (multiplier {facts.noise_multiplier:g}, per {facts.unit} and round) "
             "protects a client only against those who see the models and not its update."
         )
-    else:
+    elif facts.example_multiplier == 0:
         notes.append(
             "There is no noise: the model and the totals may tell whether a single row of data was "
             "trained on, and what stands in it."
+        )
+    if facts.example_multiplier:
+        notes.append(
+            f"The noise in training (multiplier {facts.example_multiplier:g}, per step) "
+            "hides single rows against everybody, by as much as ε says and no more. What is true "
+            "of many rows of a site, and whom it treats or serves at large, it does not hide."
         )
     return notes
 

@@ -49,14 +49,15 @@ def _baselines(run: Run, station: Station, federated: Vector | None) -> dict[str
 
 
 def budget(run: Run) -> LocalTraining:
-    """Return the local settings of the whole run in one go.
+    """Return the local settings of the whole run in one go, without noise: it is to compare with.
 
     A strategy that fixes local training (FedSGD) has its rate at the server: that rate is taken.
     """
     local, server = run.local, run.strategy.server
     rate = getattr(server, "lr", 1.0) if run.strategy.fixed is not None else 1.0
     steps = None if local.steps is None else local.steps * run.rounds
-    return replace(local, lr=local.lr * rate, epochs=local.epochs * run.rounds, steps=steps)
+    epochs = local.epochs * run.rounds
+    return replace(local, lr=local.lr * rate, epochs=epochs, steps=steps, privacy=None)
 
 
 def _trained(

@@ -49,7 +49,7 @@ class Judge:
         """Keep the model if it is the best so far; a choice by a metric is a release, so not under
         noise.
         """
-        if not found or self.run.spec.bound.facts.is_private:
+        if not found or self.run.spec.bound.facts.keeps_counts:
             return
         metrics = {m.name: m.higher_is_better for m in self.run.task.metrics}
         name = self.run.evaluation.best or next(iter(metrics), "loss")

@@ -146,8 +146,13 @@ class Process:
     def _bound(self, layout: Layout) -> BoundPipeline:
         span = layout.span("buffer")
         extras = {"buffers": span.stop - span.start} if span.stop > span.start else None
-        scalars = self.task.training_scalars()
-        return self.pipeline.bind(layout, cohort=self.cohort, scalars=scalars, extras=extras)
+        return self.pipeline.bind(
+            layout,
+            cohort=self.cohort,
+            scalars=self.task.training_scalars(),
+            extras=extras,
+            example_multiplier=self.local.example_multiplier,
+        )
 
 
 def process(

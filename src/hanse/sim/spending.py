@@ -2,18 +2,17 @@
 
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from hanse.core.dp_events import Event, Repeated
+from hanse.core.dp_events import Event
 from hanse.core.layout import Vector
-from hanse.core.ledger import Debited, Reserved, Void
+from hanse.core.ledger import Debited, Reserved, Tells, Unit, Void
 from hanse.core.spec import Against, RunSpec
 from hanse.errors import ConfigError
 from hanse.privacy.budget import Cap
-from hanse.privacy.claims import claims, release_of
+from hanse.privacy.claims import claims
 from hanse.sim.files import write_whole
 from hanse.sim.ledger import UNNAMED, LedgerFile
 from hanse.sim.output import LEDGER_ID
@@ -51,8 +50,7 @@ class Spending:
         self.spec, self.run = spec, _name(spec, folder)
         self.file = LedgerFile(Path(budget.path))
         sources = spec.sources or (UNNAMED,)
-        unit, _ = release_of(spec)
-        asked = Reserved(self.run, sources, unit, spec.rounds, _told(spec))
+        asked = Reserved(self.run, sources, spec.rounds, _told(spec))
         caps = {} if budget.epsilon is None else dict.fromkeys(sources, _cap(budget.epsilon, spec))
         try:
             self.file.reserve(asked, caps)
@@ -86,13 +84,12 @@ def _name(spec: RunSpec, folder: Path | None) -> str:
     return f"{spec.name}-{secrets.token_hex(4)}"
 
 
-def _told(spec: RunSpec) -> Mapping[Against, Event]:
+def _told(spec: RunSpec) -> Tells:
     """Return what a round tells each observer, the secrecy of who is in it counted in."""
-    told = dict[Against, Event]()
+    told = dict[Against, dict[Unit, Event]]()
     for claim in claims(spec, 1):
         if claim.event is not None:
-            once = claim.event.event if isinstance(claim.event, Repeated) else claim.event
-            told[claim.observer] = once
+            told.setdefault(claim.observer, {})[claim.unit] = claim.event
     return told
 
 
@@ -100,5 +97,5 @@ def _cap(epsilon: float, spec: RunSpec) -> Cap:
     privacy = spec.privacy
     if privacy is None:
         return Cap(epsilon, DELTA, against="recipients")
-    unit = release_of(spec)[0]
+    unit = "example" if privacy.unit == "example" else "client"
     return Cap(epsilon, privacy.delta, unit, privacy.against)

@@ -90,9 +90,9 @@ def reservation(run: str, spec: RunSpec) -> Reserved:
     """Return what ``run`` reserves at a site: one release a round, and one more for its counts
     where those may leave.
     """
-    unit, tells = release_of(spec)
+    tells = release_of(spec)
     releases = spec.rounds if tells else 2 * spec.rounds
-    return Reserved(run, spec.sources or (UNNAMED,), unit, releases, tells)
+    return Reserved(run, spec.sources or (UNNAMED,), releases, tells)
 
 
 def caps_of(sources: Mapping[str, Source]) -> dict[str, Cap]:

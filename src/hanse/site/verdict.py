@@ -6,8 +6,8 @@ app's digest (code). What it cannot judge is whether the other sites of a run ar
 """
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hanse.core.canonical import digest
@@ -39,8 +39,8 @@ class Request:
     """What a run asks of a site, as plain facts.
 
     ``l2``: bound of a share's L2 norm; ``visible``: whether the coordinator sees each update or
-    only their sum; ``releases``: all that would leave; ``unit`` and ``told``: whose contribution
-    the run's noise hides, and from whom. ``purpose`` is empty where the run names none.
+    only their sum; ``releases``: all that would leave; ``told``: from whom the run's noise hides
+    which units. ``purpose`` is empty where the run names none.
     """
 
     situation: Situation
@@ -52,14 +52,13 @@ class Request:
     measured: Literal["per-site", "sum", "none", "simulation"]
     sources: tuple[str, ...]
     purpose: str = ""
-    unit: Unit = "client"
-    told: frozenset[Against] = frozenset()
+    told: Mapping[Against, Set[Unit]] = field(default_factory=dict[Against, Set[Unit]])
 
     @staticmethod
     def of(spec: RunSpec, situation: Situation) -> "Request":
         """Return what ``spec`` asks."""
         facts, evaluation = spec.bound.facts, spec.evaluation
-        unit, tells = release_of(spec)
+        tells = release_of(spec)
         counts = evaluation.every > 0 and evaluation.release in ("per-site", "sum")
         return Request(
             situation=situation,
@@ -71,8 +70,7 @@ class Request:
             measured=evaluation.release if evaluation.every else "none",
             sources=spec.sources,
             purpose=spec.purpose,
-            unit=unit,
-            told=frozenset(tells),
+            told={observer: frozenset(by_unit) for observer, by_unit in tells.items()},
         )
 
 
@@ -192,17 +190,21 @@ def _source(name: str, source: Source, request: Request) -> Iterable[Refusal]:
             f"add the purpose to [sources.{name}] if the owner of the data agrees",
         )
     cap = source.cap
-    if cap is not None and cap.against not in request.told:
+    if cap is None:
+        return
+    hidden = request.told.get(cap.against, frozenset())
+    if not hidden:
         yield Refusal(
             "max_epsilon",
             f"{name} may spend {cap}, and no noise of the run bounds what it tells there",
             f"leave max_epsilon out of [sources.{name}], if its owner agrees",
         )
-    elif cap is not None and UNITS.index(request.unit) > UNITS.index(cap.unit):
+    elif not hidden & {*UNITS[: UNITS.index(cap.unit) + 1]}:
+        finest = max(hidden, key=UNITS.index)
         yield Refusal(
             "max_epsilon",
-            f"{name} may spend {cap}, and the run's noise hides one {request.unit} only",
-            f'write unit = "{request.unit}" in [sources.{name}], if its owner agrees',
+            f"{name} may spend {cap}, and the run's noise hides one {finest} only",
+            f'write unit = "{finest}" in [sources.{name}], if its owner agrees',
         )
 
 

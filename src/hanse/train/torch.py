@@ -31,6 +31,7 @@ from hanse.train.torch_model import (  # noqa: E402
     layout_of,
     tensors_of,
 )
+from hanse.train.torch_private import refuse  # noqa: E402
 from hanse.train.torch_steps import Optimizer  # noqa: E402
 from hanse.train.userland import userland  # noqa: E402
 
@@ -173,6 +174,14 @@ class TorchTask:
                 'the run asks for optimizer = "task", and the task brings none',
                 hint="give TorchTask(optimizer=lambda params: …), or name sgd, adam or adamw",
             )
+        if work.local.privacy is not None:
+            if self.train is not None:
+                raise ConfigError(
+                    "[local.privacy] clips and noises each step, and a loop of your own takes its "
+                    "own",
+                    hint="leave out TorchTask(train=...), or [local.privacy]",
+                )
+            refuse(self._module(0), self.loss, self.buffers)
         if weight_by == "steps" and self.train is not None:
             raise ConfigError(
                 "the run weights clients by their steps, and a loop of your own counts none",

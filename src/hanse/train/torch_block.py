@@ -88,6 +88,8 @@ class TorchBlocks:
             return 'optimizer = "task" steps one client at a time'
         if local.amp:
             return "amp is on"
+        if local.privacy is not None:
+            return "[local.privacy] clips and noises within each client"
         if by_row(loss) is None:
             return f"{type(loss).__name__} is not known to be a mean over rows"
         if any(isinstance(part, _DropoutNd) and part.p > 0 for part in parts):

@@ -38,6 +38,7 @@ from hanse.train.torch_loop import Loop, UserLoop, counts_of
 from hanse.train.torch_losses import squeezed
 from hanse.train.torch_model import FlatModel, from_numpy
 from hanse.train.torch_own import Stepping
+from hanse.train.torch_private import PrivateTraining
 from hanse.train.torch_stack import stack_of
 from hanse.train.torch_steps import (
     Optimizer,
@@ -95,6 +96,7 @@ class TorchKernel:
         self.parameters = model.parameters
         stack = None if loop else stack_of(model.module, loss, model.parameters)
         self.stepping = Stepping(model, self.loss, stack, self.starts, optimizer)
+        self.private = PrivateTraining(model, self.loss, self.starts, optimizer)
         self.blocks = None if loop else TorchBlocks(model, self.loss, stack)
         self.tried = dict[Any, tuple[int, bool]]()
         self.is_convolutional = any(isinstance(p, nn.Conv2d) for p in model.module.modules())
@@ -169,16 +171,24 @@ class TorchKernel:
         self._load(start, local)
         if work.correction is not None or self.loop is not None:
             self.start.copy_(self.model.flat)
-        draws = self.loop is not None or self.stepping.draws(data, work)
         with (
-            self._chance(turn, "torch", everywhere=isinstance(data, Items))
-            if draws
-            else nullcontext(),
+            self._drawing(data, work, turn),
             userland(site=turn.client, round=turn.round, phase="training"),
         ):
             run = self._own_loop if self.loop is None else self._user_loop
-            counts = run(data, work, turn)
+            counts = (run if work.local.privacy is None else self.private.run)(data, work, turn)
             return self._trained(start, counts)
+
+    def _drawing(self, data: Rows | Items, work: Train, turn: Turn) -> AbstractContextManager[None]:
+        """Seed what the model may draw from in training. Where examples are hidden, from a private
+        stream: else whoever knows the seed would know which rows dropout let through.
+        """
+        everywhere = isinstance(data, Items)
+        if work.local.privacy is not None:
+            seed = int.from_bytes(turn.stream("dp-sgd model").bytes(8), "little") >> 1
+            return chance(seed, self.model.device, everywhere=everywhere)
+        draws = self.loop is not None or self.stepping.draws(data, work)
+        return self._chance(turn, "torch", everywhere=everywhere) if draws else nullcontext()
 
     def _load(self, vector: Vector, local: Vector | None) -> None:
         self.model.load(vector)
