@@ -261,3 +261,36 @@ def test_real_noise_at_the_coordinator_needs_an_owner_who_trusts_it(lonely):
     assert len(digests) == 3, "the seed says nothing of the noise"
     third = real.submit(central, sites=TWO)
     real.says(third, "toward who gets the model, for a client; ε = 4.887 is spent")
+
+
+def test_rows_hidden_at_the_site_are_capped_as_rows(capped):
+    """Against everybody, and never for less than the unit that the cap is for."""
+    hidden = f"""\
+task = "app:task"
+data = "app:data"
+[sources]
+table = "{capped.table}"
+[local]
+steps = 4
+batch_size = 8
+[local.privacy]
+clip = 1.0
+noise_multiplier = 1.1
+sampling_rate = 0.2
+[[pipeline]]
+step = "weight"
+by = "uniform"
+[evaluation]
+release = "none"
+"""
+    path = capped.home("north").policy
+    text = path.read_text()
+    first = capped.submit(hidden, sites=TWO)
+    capped.says(first, "north refuses: table may spend ε = 6", "hides one example only")
+    path.write_text(text + 'unit = "example"\n')
+    assert capped.end(first)["outcome"] == "done"
+    assert capped.digest(first) == capped.simulated(first).model_digest
+    assert [*debits(capped, first)] == ["1/update", "2/update"]
+    second = capped.submit(hidden, sites=TWO, rounds=60)
+    capped.says(second, "for an example; ε = ", "is spent or reserved", "asks for ε = ")
+    assert debits(capped, second) == {}

@@ -124,6 +124,38 @@ denominator = 131
 [evaluation]
 best = "auc"
 """,
+    "noise at the sites": f"""\
+task = "app:frozen"
+{ALL}
+[[pipeline]]
+step = "weight"
+by = "uniform"
+denominator = 3.0
+[[pipeline]]
+step = "clip"
+norm = 0.5
+[[pipeline]]
+step = "local_gaussian_noise"
+noise_multiplier = 0.8
+[evaluation]
+release = "none"
+""",
+    "rows hidden": f"""\
+task = "app:frozen"
+{TWO}
+[local]
+steps = 4
+batch_size = 8
+[local.privacy]
+clip = 1.0
+noise_multiplier = 1.1
+sampling_rate = 0.2
+[[pipeline]]
+step = "weight"
+by = "uniform"
+[evaluation]
+release = "none"
+""",
     "noise": f"""\
 task = "app:frozen"
 {ALL}

@@ -175,7 +175,15 @@ def test_a_guarantee_that_does_not_say_whom_it_is_for():
     (section,) = privacy(spec, simulated=True)
     assert section.title.startswith("Privacy of one client, after all 3 rounds at δ = 1e-05")
     with pytest.raises(ConfigError, match="is no entry"):
-        entry_of("reserved", {"run": "a", "sources": [], "releases": 1, "tells": {}})
+        entry_of(
+            "reserved",
+            {
+                "run": "a",
+                "sources": [],
+                "releases": 1,
+                "tells": {"sites": Gaussian(1.0).json()},
+            },
+        )
 
 
 def test_a_round_that_ends_because_nobody_came_or_somebody_sent_nan():

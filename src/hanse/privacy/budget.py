@@ -25,7 +25,8 @@ class Cap:
     @property
     def toward(self) -> str:
         """Whom it speaks of, in words."""
-        return f"{OBSERVER[self.against]}, for a {self.unit}"
+        article = "an" if self.unit == "example" else "a"
+        return f"{OBSERVER[self.against]}, for {article} {self.unit}"
 
 
 OBSERVER: Mapping[Against, str] = {
