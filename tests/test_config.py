@@ -384,18 +384,18 @@ def test_a_step_that_stands_twice_is_overridden_by_its_number(read, refusal):
 
 @pytest.mark.parametrize("step", [*STEPS.values()])
 def test_a_step_is_written_as_it_is_read(read, step):
-    values = {"norm": 2.0, "noise_multiplier": 0.5, "cap": 3.0}
+    values = {"norm": 2.0, "noise_multiplier": 0.5, "cap": 3.0, "honest": 1}
     chosen = {k: v for k, v in values.items() if k in keys_of(step).types}
     made = step(**chosen)
     lines = [f"{key} = {value!r}".replace("'", '"') for key, value in made.settings().items()]
-    before = (
-        ""
-        if made.kind != "noise"
-        else (
+    before = ""
+    if made.kind in ("noise", "linear"):
+        before = (
             '[[pipeline]]\nstep = "weight"\ncap = 2\ndenominator = 1.0\n'
             '[[pipeline]]\nstep = "clip"\nnorm = 1\n'
         )
-    )
+    if made.name == "skellam_noise":
+        before += '[[pipeline]]\nstep = "scaled_round"\n'
     tail = '\n[evaluation]\nrelease = "none"'
     found = read(f"{LEAST}{before}[[pipeline]]\n" + "\n".join(lines) + tail)
     assert found.pipeline.steps[-1] == made

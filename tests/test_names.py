@@ -56,7 +56,8 @@ def test_a_name_like_no_other_gets_the_list_only():
     assert str(raised.value) == 'unknown step "zzz"'
     assert (
         raised.value.hint
-        == "known are adaptive_clip, clip, gaussian_noise, local_gaussian_noise, sum, weight"
+        == "known are adaptive_clip, clip, gaussian_noise, local_gaussian_noise, rotate, "
+        "scaled_round, skellam_noise, sum, weight"
     )
 
 

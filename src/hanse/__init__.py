@@ -23,7 +23,15 @@ if TYPE_CHECKING:
         TaskError,
         TransportError,
     )
-    from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
+    from hanse.privacy import (
+        AdaptiveClip,
+        Clip,
+        GaussianNoise,
+        LocalGaussianNoise,
+        Rotate,
+        ScaledRound,
+        SkellamNoise,
+    )
     from hanse.sim.audit import audit_run
     from hanse.sim.faults import Faults
     from hanse.sim.process import process
@@ -71,10 +79,13 @@ __all__ = [
     "ProtocolError",
     "Quorum",
     "Result",
+    "Rotate",
     "Run",
     "RunSpec",
+    "ScaledRound",
     "Schema",
     "Site",
+    "SkellamNoise",
     "Strategy",
     "Sum",
     "TaskError",
@@ -106,7 +117,10 @@ _HOMES = {
     "hanse.data.schema": ("AtLeast", "Category", "Integer", "Number", "Schema"),
     "hanse.data.site": ("Site",),
     "hanse.errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "hanse.privacy": ("AdaptiveClip", "Clip", "GaussianNoise", "LocalGaussianNoise"),
+    "hanse.privacy": (
+        *("AdaptiveClip", "Clip", "GaussianNoise", "LocalGaussianNoise"),
+        *("Rotate", "ScaledRound", "SkellamNoise"),
+    ),
     "hanse.sim.faults": ("Faults",),
     "hanse.sim.process": ("process",),
     "hanse.sim.result": ("Result",),

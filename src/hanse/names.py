@@ -23,7 +23,15 @@ from hanse.core.step import Step
 from hanse.core.weight import Weight
 from hanse.data import PARTITIONERS, Partitioner
 from hanse.errors import ConfigError, HanseError, PipelineError, TaskError
-from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
+from hanse.privacy import (
+    AdaptiveClip,
+    Clip,
+    GaussianNoise,
+    LocalGaussianNoise,
+    Rotate,
+    ScaledRound,
+    SkellamNoise,
+)
 from hanse.source import only_source
 from hanse.strategies import (
     ServerOptimizer,
@@ -43,7 +51,17 @@ __all__ = ["METRICS", "PARTITIONERS", "REDUCERS", "SAMPLERS", "SERVERS", "STEPS"
 __all__ += ["Kind", "lookup", "nearest", "resolve"]
 
 STEPS: Final[dict[str, Callable[..., Step]]] = {
-    step.name: step for step in (Weight, Clip, AdaptiveClip, GaussianNoise, LocalGaussianNoise)
+    step.name: step
+    for step in (
+        Weight,
+        Clip,
+        AdaptiveClip,
+        Rotate,
+        ScaledRound,
+        GaussianNoise,
+        LocalGaussianNoise,
+        SkellamNoise,
+    )
 }
 REDUCERS: Final[dict[str, Callable[..., Step]]] = {step.name: step for step in (Sum,)}
 SAMPLERS: Final[dict[str, Callable[..., Sampler]]] = {

@@ -21,7 +21,15 @@ from hanse.core.weight import Weight
 from hanse.core.work import LocalPrivacy, LocalTraining
 from hanse.errors import ProtocolError
 from hanse.names import SAMPLERS, SERVERS, STEPS, STRATEGIES
-from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, LocalGaussianNoise
+from hanse.privacy import (
+    AdaptiveClip,
+    Clip,
+    GaussianNoise,
+    LocalGaussianNoise,
+    Rotate,
+    ScaledRound,
+    SkellamNoise,
+)
 from hanse.strategies import (
     Strategy,
     fedadagrad,
@@ -116,6 +124,8 @@ PIPELINES = (
     Pipeline([Weight(by="examples"), Clip(0.1), Sum(limit=0.05)]), Pipeline([Sum()]),
     Pipeline([Sum(limit=2.0**-64)]), Pipeline([Sum(limit=2**53)]), Pipeline([AdaptiveClip()]),
     Pipeline([Weight(by="uniform"), AdaptiveClip(0.5, 0.9, 0.1, cohort=60, bit_noise=4)]),
+    Pipeline([Clip(0.5), Rotate(), ScaledRound()]),
+    Pipeline([Clip(1), Rotate(64), ScaledRound(9)]),
 )  # fmt: skip
 
 
@@ -140,6 +150,14 @@ def test_noise_is_read_back(multiplier, make):
     assert_read_back(spec_of(pipeline=Pipeline(steps), layout=PLAIN, evaluation=evaluation))
 
 
+@pytest.mark.parametrize("colluding", [0, 1])
+def test_noise_in_shares_is_read_back(colluding):
+    steps = [Weight(by="uniform", denominator=4), Clip(0.75), Rotate(), ScaledRound(bits=12)]
+    evaluation = Evaluation(release="none")
+    pipeline = Pipeline([*steps, SkellamNoise(1, honest=3, colluding=colluding)])
+    assert_read_back(spec_of(pipeline=pipeline, layout=PLAIN, evaluation=evaluation))
+
+
 @pytest.mark.parametrize(
     "privacy", [Privacy(1e-6), Privacy(1e-5, 4), Privacy(1e-5, 4.5, "site", "sites")]
 )
@@ -155,6 +173,7 @@ def test_the_examples_have_every_step():
     used = {step.name for pipeline in PIPELINES for step in pipeline.steps} | {
         "gaussian_noise",
         "local_gaussian_noise",
+        "skellam_noise",
     }
     assert used == set(STEPS) | {"sum"}
 

@@ -20,7 +20,7 @@ from hanse.core.work import LocalPrivacy, LocalTraining, Proximal
 from hanse.data.partition import Iid, Quantity, Shards
 from hanse.data.skew import Dirichlet
 from hanse.errors import ConfigError, PipelineError
-from hanse.privacy import AdaptiveClip, Clip, GaussianNoise
+from hanse.privacy import AdaptiveClip, Clip, GaussianNoise, Rotate, ScaledRound, SkellamNoise
 from hanse.sim.faults import Faults
 from hanse.sim.population import Partitioned
 from hanse.strategies import fedavg
@@ -104,6 +104,9 @@ OTHERWISE = {
     Weight: {"by": "steps", "cap": 9.0, "denominator": 2.0},
     Clip: {"norm": 2.0},
     GaussianNoise: {"noise_multiplier": 2.0},
+    Rotate: {"largest": 2**10},
+    ScaledRound: {"bits": 12},
+    SkellamNoise: {"noise_multiplier": 2.0, "honest": 3, "colluding": 1},
     AdaptiveClip: {
         "initial": 2.0, "quantile": 0.6, "lr": 0.3, "cohort": 9.0, "bit_noise": 0.7,
     },
@@ -117,6 +120,7 @@ PLAIN = {
     LocalTraining: LocalTraining(steps=8),
     Dirichlet: Dirichlet(0.5), Quantity: Quantity(0.5), Weight: Weight(), Clip: Clip(1.0),
     AdaptiveClip: AdaptiveClip(cohort=8.0, bit_noise=0.5), Privacy: Privacy(1e-5),
+    Rotate: Rotate(), ScaledRound: ScaledRound(), SkellamNoise: SkellamNoise(1.0, honest=2),
     GaussianNoise: GaussianNoise(1.0), FixedSize: FixedSize(2), Poisson: Poisson(0.3),
 }  # fmt: skip
 
@@ -141,6 +145,11 @@ def spec_with(value) -> RunSpec:
         case GaussianNoise():
             steps = [*PRIVATE.steps[:2], value]
             return replace(SPEC, pipeline=Pipeline(steps), evaluation=Evaluation(every=0))
+        case SkellamNoise():
+            steps = [*PRIVATE.steps[:2], ScaledRound(), value]
+            return replace(SPEC, pipeline=Pipeline(steps), evaluation=Evaluation(every=0))
+        case ScaledRound():
+            return replace(SPEC, pipeline=Pipeline([Clip(1.0), value]))
         case Step():
             return replace(SPEC, pipeline=Pipeline([value]))
         case _:

@@ -294,3 +294,22 @@ release = "none"
     second = capped.submit(hidden, sites=TWO, rounds=60)
     capped.says(second, "for an example; ε = ", "is spent or reserved", "asks for ε = ")
     assert debits(capped, second) == {}
+
+
+def test_an_app_whose_training_is_its_own_hides_no_rows(lonely):
+    told = """\
+[local]
+steps = 4
+batch_size = 8
+[local.privacy]
+clip = 1.0
+noise_multiplier = 1.1
+sampling_rate = 0.2
+[[pipeline]]
+step = "weight"
+by = "uniform"
+[evaluation]
+release = "none"
+"""
+    with pytest.raises(ConfigError, match="asks for clipped and noised steps"):
+        lonely.submit(told, sites=TWO)

@@ -176,6 +176,45 @@ noise_multiplier = 0.8
 [evaluation]
 release = "none"
 """,
+    "whole numbers, turned": f"""\
+task = "app:own"
+{ALL}
+[[pipeline]]
+step = "weight"
+by = "examples"
+cap = 40
+[[pipeline]]
+step = "clip"
+norm = 0.5
+[[pipeline]]
+step = "rotate"
+largest = 16
+[[pipeline]]
+step = "scaled_round"
+bits = 8
+""",
+    "noise in shares": f"""\
+task = "app:frozen"
+{ALL}
+[[pipeline]]
+step = "weight"
+by = "uniform"
+denominator = 3.0
+[[pipeline]]
+step = "clip"
+norm = 0.5
+[[pipeline]]
+step = "rotate"
+[[pipeline]]
+step = "scaled_round"
+[[pipeline]]
+step = "skellam_noise"
+noise_multiplier = 0.1
+honest = 2
+colluding = 1
+[evaluation]
+release = "none"
+""",
 }
 
 

@@ -102,3 +102,11 @@ def test_baselines_train_without_noise():
         evaluation=Evaluation(release="simulation"),
     )  # fmt: skip
     assert budget(quiet) == replace(LOCAL, privacy=None, steps=12, epochs=3)
+
+
+def test_a_task_that_does_not_say_that_it_hides_examples_is_refused(monkeypatch):
+    """A claim for training that is as ever would be false."""
+    task = binary(tabular)
+    monkeypatch.setattr(type(task), "hides_examples", False)
+    with pytest.raises(ConfigError, match="asks for clipped and noised steps"):
+        run(task)

@@ -108,6 +108,15 @@ def test_hooks_are_not_trusted_where_they_miss_something(name):
     assert not any(isinstance(way, Hooked) for way in found.ways)
 
 
+@pytest.mark.parametrize("name", ["twice", "behind the layer"])
+def test_the_graph_of_a_batch_tells_of_uses_that_hooks_do_not_hear(name):
+    """Whatever a few rows showed: which layers a model uses may follow from the data."""
+    module, inputs, targets = made(name, 6)
+    way = hooked(module)
+    assert way.fits()
+    assert way((inputs,), targets) is None
+
+
 def task(module: nn.Module, **more) -> TorchTask:
     return TorchTask(model=lambda: copy.deepcopy(module), loss=nn.CrossEntropyLoss(), **more)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from hanse.config.document import Document, as_table, override, read
 from hanse.config.runfile import RunFile, Split
 from hanse.config.schema import Keys, build, check, keys_of, local_training, shown
+from hanse.core.facts import Facts
 from hanse.core.pipeline import Pipeline
 from hanse.core.samplers import Sampler
 from hanse.core.spec import Evaluation, Privacy, Quorum
@@ -17,9 +18,10 @@ from hanse.data.site import check_id
 from hanse.errors import ConfigError
 from hanse.names import lookup
 from hanse.privacy.claims import check as check_promise
-from hanse.privacy.claims import needed, needed_in_training
+from hanse.privacy.claims import needed, needed_in_training, needed_shared
 from hanse.privacy.gaussian import GaussianNoise
 from hanse.privacy.local import LocalGaussianNoise
+from hanse.privacy.skellam import SkellamNoise
 from hanse.sim.faults import Faults
 from hanse.sim.run import Asked, Run
 from hanse.strategies import Strategy
@@ -28,6 +30,7 @@ MOST_ROUNDS: Final = 10**6
 MOST_CLIENTS: Final = 10**9
 OWN: Final = "own"
 """The partition of a population in which each client has data of its own."""
+NOISES: Final = (GaussianNoise.name, LocalGaussianNoise.name, SkellamNoise.name)
 LARGEST_SEED: Final = 2**53 - 1
 TABLE = dict[str, Any]
 TOP: Final = Keys(
@@ -106,7 +109,7 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
         sources=_sources(top.get("sources", {}), path.parent),
         strategy=strategy,
         local=_local(local, strategy),
-        pipeline=Pipeline(_step(*numbered) for numbered in enumerate(steps, 1)),
+        pipeline=_pipeline(steps),
         rounds=top["rounds"],
         seed=top.get("seed", 0),
         engine=top.get("engine", "exact"),
@@ -257,6 +260,10 @@ def _step(place: int, table: Document) -> Step:
     return make(**values)
 
 
+def _pipeline(steps: Iterable[Document]) -> Pipeline:
+    return Pipeline(_step(*numbered) for numbered in enumerate(steps, 1))
+
+
 def _noised(
     steps: Iterable[Document],
     promised: Privacy,
@@ -266,14 +273,22 @@ def _noised(
     rounds: int,
 ) -> list[Document]:
     """Return the tables of ``steps`` with the noise that a promise takes, where none is given."""
-    filled = list[Document]()
-    for table in steps:
-        is_local = table.get("step") == LocalGaussianNoise.name
-        is_noise = is_local or table.get("step") == GaussianNoise.name
-        if is_noise and "noise_multiplier" not in table:
+    filled = [*steps]
+    for place, table in enumerate(filled):
+        name = table.get("step")
+        if name not in NOISES or "noise_multiplier" in table:
+            continue
+        if name == SkellamNoise.name:
+
+            def facts(multiplier: float, place: int = place, table: Document = table) -> Facts:
+                there = {**table, "noise_multiplier": multiplier}
+                return _pipeline([*filled[:place], there, *filled[place + 1 :]]).facts()
+
+            found = needed_shared(promised, rounds, facts)
+        else:
+            is_local = name == LocalGaussianNoise.name
             found = needed(promised, sampler, quorum, clients, rounds, is_local=is_local)
-            table = {**table, "noise_multiplier": found}
-        filled.append(table)
+        filled[place] = {**table, "noise_multiplier": found}
     return filled
 
 

@@ -1,4 +1,5 @@
-"""The kernels of :mod:`hanse.core.sums` compiled by numba: the same bits, at memory speed.
+"""The kernels of :mod:`hanse.core.sums` and :mod:`hanse.core.hadamard` compiled by numba: the same
+bits, at memory speed.
 
 numba is optional (``pip install hanse[fast]``) and imported here only, when first asked for. Set
 ``HANSE_NUMBA=0`` to do without it.
@@ -17,19 +18,23 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from hanse.core import hadamard as transform
 from hanse.core import sums
 from hanse.core.layout import Vector
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The two passes over a vector that each update costs, for one vector and for many."""
+    """The two passes over a vector that each update costs, for one vector and for many, and the
+    transform of a rotation, in place.
+    """
 
     name: str
     norm: Callable[[Vector], float]
     accumulate: Callable[[NDArray[np.int64], Vector, float, int], None]
     norms: Callable[[Vector], NDArray[np.float64]]
     accumulate_many: Callable[[NDArray[np.int64], Vector, NDArray[np.float64], int], None]
+    hadamard: Callable[[NDArray[np.float64]], None]
 
 
 WORTH = 2**20
@@ -42,7 +47,8 @@ def kernels_for(size: int) -> Kernels:
 
 
 def _plain() -> Kernels:
-    return Kernels("numpy", sums.norm, sums.accumulate, sums.norms, sums.accumulate_many)
+    sum_all = (sums.norm, sums.accumulate, sums.norms, sums.accumulate_many)
+    return Kernels("numpy", *sum_all, transform.hadamard)
 
 
 @cache
@@ -60,6 +66,7 @@ def kernels() -> Kernels:
 def warm(*dtypes: str) -> None:
     """Load the kernels for vectors of ``dtypes`` now: who forks does it once, and not in each."""
     chosen, total = kernels(), np.zeros(1, dtype=np.int64)
+    chosen.hadamard(np.zeros(4))
     for dtype in dtypes:
         vector = np.zeros(1, dtype=dtype)
         chosen.norm(vector)
@@ -134,6 +141,40 @@ def _compiled() -> Kernels:
         for k in range(vectors.shape[0]):
             found[k] = sum_of(vectors[k], lanes[k])
 
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def among_rows(part):  # pyright: ignore  # pragma: no cover -- compiled
+        half = 1
+        while half < part.shape[0]:
+            for block in range(0, part.shape[0], 2 * half):
+                for row in range(block, block + half):
+                    for i in range(part.shape[1]):
+                        one, two = part[row, i], part[row + half, i]
+                        part[row, i], part[row + half, i] = one + two, one - two
+            half *= 2
+
+    @njit(cache=True, fastmath=False, error_model="numpy")
+    def turn(table, scale, width):  # pyright: ignore  # pragma: no cover -- compiled
+        rows, columns = table.shape
+        part = np.empty((rows, width))
+        for start in range(0, columns, width):  # so much stays in the cache, and in one place
+            part[:] = table[:, start : start + width]
+            among_rows(part)
+            table[:, start : start + width] = part
+        for row in range(rows):
+            half = 1
+            while half < columns:
+                for block in range(0, columns, 2 * half):
+                    for i in range(block, block + half):
+                        one, two = table[row, i], table[row, i + half]
+                        table[row, i], table[row, i + half] = one + two, one - two
+                half *= 2
+            for i in range(columns):
+                table[row, i] *= scale
+
+    def hadamard(vector: NDArray[np.float64]) -> None:
+        rows, columns, scale = transform.shape(vector.size)
+        turn(vector.reshape(rows, columns), scale, min(columns, transform.WIDTH))
+
     def norms(vectors: Vector) -> NDArray[np.float64]:
         lanes, found = np.zeros((len(vectors), sums.LANES)), np.empty(len(vectors))
         sums_of(vectors, lanes, found)
@@ -154,4 +195,4 @@ def _compiled() -> Kernels:
     def accumulate(total: NDArray[np.int64], vector: Vector, scale: float, exponent: int) -> None:
         add(total, vector, sums.factor_of(vector, scale), 2.0**exponent)
 
-    return Kernels("numba", norm, accumulate, norms, accumulate_many)
+    return Kernels("numba", norm, accumulate, norms, accumulate_many, hadamard)

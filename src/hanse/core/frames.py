@@ -125,7 +125,7 @@ def model_frame(layout: Layout) -> Frame:
 def share_frame(bound: BoundPipeline) -> Frame:
     """Return the frame of one client's share; tensors of no length are left out."""
     tensors = [
-        ("model", bound.layout.dtype, bound.start.coordinates or 0),
+        ("model", bound.layout.dtype, bound.coordinates),
         ("scalars", "int64", bound.scalars_size),
         *((name, "float64", size) for name, size in sorted(bound.extras.items())),
     ]

@@ -148,7 +148,7 @@ class Pipeline:
 
     def _check_behind_noise(self, facts: Facts) -> None:
         """The noise is scaled to the share on the wire: nothing behind it may lose the bound."""
-        has_bound = math.isfinite(facts.l2) or facts.local_multiplier > 0
+        has_bound = math.isfinite(facts.l2) or facts.is_noised_by_clients
         if facts.is_private and (facts.memory or not has_bound):
             kind = (
                 "keeps memory at the client" if facts.memory else "lengthens shares without bound"
@@ -240,6 +240,11 @@ class BoundPipeline:
         """What holds of a share on the wire."""
         return self.trace[-1][2]
 
+    @property
+    def coordinates(self) -> int:
+        """How many numbers the vector of a share has on the wire; a step may change it."""
+        return self.facts.coordinates or 0
+
     @cached_property
     def grids(self) -> dict[str, Grid]:
         """The grid of each float segment; further segments are unbounded."""
@@ -255,13 +260,23 @@ class BoundPipeline:
 
     @cached_property
     def rounding(self) -> float:
-        """By how much the grid can lengthen a share: √d/2 steps, for d coordinates."""
-        return math.sqrt(self.facts.coordinates or 0) * self.grids["model"].step / 2
+        """By how much the grid can lengthen a share: √d/2 steps, for d coordinates that are not
+        integers already.
+        """
+        if self.facts.domain == "integers":
+            return 0.0
+        return math.sqrt(self.coordinates) * self.grids["model"].step / 2
+
+    @property
+    def _on_the_wire(self) -> float:
+        return 0.0 if self.facts.domain == "integers" else ON_THE_WIRE
 
     def check_room(self) -> None:
-        """Refuse a grid that lengthens a share beyond its L2 claim."""
+        """Refuse a grid that lengthens a share beyond its L2 claim, and integers without room."""
         facts, grid = self.facts, self.grids["model"]
-        if math.isfinite(facts.l2) and self.rounding > facts.l2 * (2.0**-20 - 2.0**-22):
+        if facts.domain == "integers":
+            self._check_integers(grid)
+        elif math.isfinite(facts.l2) and self.rounding > facts.l2 * (2.0**-20 - 2.0**-22):
             raise PipelineError(
                 f"{facts.coordinates} coordinates rounded to {grid.step:.3g} could exceed the L2 "
                 f"bound of {facts.l2:g}",
@@ -269,9 +284,21 @@ class BoundPipeline:
                 + (", or lower the noise multiplier" if facts.is_private else ""),
             )
 
+    def _check_integers(self, grid: Grid) -> None:
+        """A share's integers are exact in the wire's dtype and in the sum's conversion, and the sum
+        has room for a cohort of them.
+        """
+        largest = min(2.0 ** (np.finfo(self.layout.dtype).nmant + 1), 2.0**51)
+        if grid.limit > largest or grid.limit * grid.cohort > ROOM:
+            raise PipelineError(
+                f"integers up to {grid.limit:g} of {grid.cohort} clients have no room in "
+                f"{self.layout.dtype} and 63 bits",
+                hint="give scaled_round fewer bits, or lower the noise multiplier",
+            )
+
     def accumulator(self, vector: Integers | None = None) -> Accumulator:
         """Return an empty sum; ``vector`` (int64, of the segment's length) is used if given."""
-        size = self.start.coordinates or 0
+        size = self.coordinates
         extras = {name: np.zeros(n, dtype=np.int64) for name, n in self.extras.items()}
         empty = np.zeros(size, dtype=np.int64) if vector is None else vector
         return Accumulator(empty, np.zeros(self.scalars_size, dtype=np.int64), extras)
@@ -302,7 +329,7 @@ class BoundPipeline:
         if (vector.shape, str(vector.dtype)) != ((self.start.coordinates,), self.layout.dtype):
             return Refused(f"a {vector.dtype} vector of shape {vector.shape}"), old
         length = kernels().norm(vector)
-        if not math.isfinite(length) and self.facts.local_multiplier:
+        if not math.isfinite(length) and self.facts.is_noised_by_clients:
             vector, length = np.zeros_like(vector), 0.0  # a refusal would tell: it sends noise
         if not math.isfinite(length):
             return Refused("not finite: a coordinate is NaN, infinite, or overflows"), old
@@ -327,7 +354,7 @@ class BoundPipeline:
     def _share(self, update: Update, was_bounded: bool) -> Share | Refused:
         limit = self.grids["model"].limit
         longest = update.length * abs(update.scale)
-        if not longest * (1 + ON_THE_WIRE) + self.rounding <= self.facts.l2:
+        if not longest * (1 + self._on_the_wire) + self.rounding <= self.facts.l2:
             return Refused(
                 f"model: its L2 norm, as it is summed, can be above {self.facts.l2:g}: a step broke"
                 " its claim"
@@ -372,7 +399,7 @@ class BoundPipeline:
                 were_bounded |= step.shortens(updates.scales, after.scales, after.counts)
             updates = after
         longest = lengths * np.abs(updates.scales)
-        fits = longest * (1 + ON_THE_WIRE) + self.rounding <= facts.l2
+        fits = longest * (1 + self._on_the_wire) + self.rounding <= facts.l2
         scalars = self._packed(updates.counts, len(vectors))
         if scalars is None or not (fits & (longest <= grid.limit) & np.isfinite(lengths)).all():
             return None

@@ -75,15 +75,26 @@ class Sum(Step):
         return min(facts.linf, self.limit or (free if np.isinf(facts.linf) else np.inf))
 
     def check(self, facts: Facts) -> Facts:
-        """Return ``facts`` with the limit that the sum holds."""
+        """Return ``facts`` with the limit that the sum holds.
+
+        PipelineError for a limit that would refuse a share by its share of the noise: the others'
+        claim counts on it.
+        """
+        if facts.shared is not None and self.largest(facts) < facts.linf:
+            raise PipelineError(
+                f"{self} would refuse shares by their noise: they reach to {facts.linf:g}",
+                hint="leave the limit out",
+            )
         return replace(facts, linf=self.largest(facts))
 
     def grid(self, facts: Facts) -> Grid:
         """Return the grid for ``facts``, whose cohort a run has bound.
 
-        Under noise it is so coarse that z·C is at most 2^40 steps: see
+        Integers are their own. Under noise it is so coarse that z·C is at most 2^40 steps: see
         :class:`hanse.privacy.gaussian.GaussianNoise`.
         """
+        if facts.domain == "integers":
+            return Grid(0, self.largest(facts), facts.cohort or 1)
         grid = Grid.choose(self.largest(facts), facts.cohort or 1)
         if not facts.noise_multiplier:
             return grid

@@ -5,5 +5,18 @@ from hanse.privacy.adaptive import AdaptiveClip
 from hanse.privacy.clip import Clip
 from hanse.privacy.gaussian import GaussianNoise
 from hanse.privacy.local import LocalGaussianNoise
+from hanse.privacy.rotate import Rotate
+from hanse.privacy.scaled_round import ScaledRound
+from hanse.privacy.skellam import SkellamNoise
 
-__all__ = ["AdaptiveClip", "Clip", "GaussianNoise", "LocalGaussianNoise", "calibrate", "epsilon"]
+__all__ = [
+    "AdaptiveClip",
+    "Clip",
+    "GaussianNoise",
+    "LocalGaussianNoise",
+    "Rotate",
+    "ScaledRound",
+    "SkellamNoise",
+    "calibrate",
+    "epsilon",
+]

@@ -2,11 +2,20 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal
 
-from hanse.core.dp_events import Event, Gaussian, PoissonSampled, Relation, Repeated
+from hanse.core.dp_events import (
+    Composed,
+    Event,
+    FixedSizeSampled,
+    Gaussian,
+    PoissonSampled,
+    Relation,
+    Repeated,
+    Skellam,
+)
 from hanse.errors import ConfigError
 from hanse.privacy import pld, rdp
 
@@ -19,6 +28,10 @@ SMALL: Final = 0.1
 CLOSE: Final = 0.995
 MOST_PRECISE: Final = 1e16
 """Σ 1/z² from which on ε, half of it, is called infinite."""
+PAID: Final = 2.0**-20
+"""The part of δ that pays for draws which are not exactly of their distribution."""
+DRAWN: Final = 2.0**-210
+"""Total variation of all draws of a run: of 2^80 of them, far more than any has, 2^-290 each."""
 HUGE: Final = 100.0
 """By Rényi divergences: from here on nothing is protected, and a grid takes much memory."""
 
@@ -44,7 +57,37 @@ def spent(event: Event, delta: float, accountant: Accountant = "pld") -> Epsilon
         raise ConfigError(f"delta = {delta} is not between 0 and 1", hint="give one such as 1e-6")
     if accountant not in ("pld", "rdp"):
         raise ConfigError(f"accountant {accountant!r} is unknown", hint='use "pld" or "rdp"')
+    if _is_from_a_table(event):
+        return _charged(event, delta, accountant)
     return _spent(event, delta, accountant, pld.GRIDS[-1])
+
+
+def _charged(event: Event, delta: float, accountant: Accountant) -> Epsilon:
+    """Return what ``event`` comes to at ``delta`` where some of its noise is drawn from a table
+    (:mod:`hanse.privacy.skellam_draws`).
+
+    A mechanism within a total variation of η of one that is (ε, δ′)-private, on each data set, is
+    (ε, δ′ + (1 + e^ε)·η)-private: P(M̃ ∈ S) ≤ P(M ∈ S) + η ≤ e^ε·P(M′ ∈ S) + δ′ + η ≤
+    e^ε·(P(M̃′ ∈ S) + η) + δ′ + η. The 2^-20th part of δ pays for η = 2^-210; ε is infinite where it
+    does not, which for a δ above 10^-15 is above 97.
+    """
+    found = _spent(event, delta * (1 - PAID), accountant, pld.GRIDS[-1])
+    found = replace(found, delta=delta)
+    if found.epsilon > HUGE or (1 + math.exp(found.epsilon)) * DRAWN > PAID * delta:
+        return replace(found, epsilon=math.inf)
+    return found
+
+
+def _is_from_a_table(event: Event) -> bool:
+    match event:
+        case Skellam():
+            return True
+        case Repeated(inner, _) | PoissonSampled(_, inner) | FixedSizeSampled(_, _, inner):
+            return _is_from_a_table(inner)
+        case Composed(events):
+            return any(map(_is_from_a_table, events))
+        case _:
+            return False
 
 
 @lru_cache(maxsize=1024)

@@ -13,18 +13,23 @@ Noise in a client's training (``[local.privacy]``) hides one *example* from all 
 update is noised before it leaves. A round is its steps, each a Gaussian mechanism of a Poisson
 sample of the client's examples, and a client is counted as if every round asked it. That cohorts
 are drawn is not counted: all steps of a round are of the same draw, which is one for all of them.
+
+Noise in shares (*distributed*) is of that kind. Whoever sees the total has all of it against them,
+a site all but its own, and the coordinator, while sums are plain, only that of each share.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from hanse.core.dp_events import Event, Gaussian, PoissonSampled, Repeated
+from hanse.core.facts import Facts, SharedNoise
 from hanse.core.ledger import OBSERVERS, Tells, Unit
 from hanse.core.samplers import Sampler
 from hanse.core.spec import Against, Privacy, Quorum, RunSpec
 from hanse.core.work import LocalPrivacy
 from hanse.errors import ConfigError
-from hanse.privacy.accounting import Epsilon, calibrated, spent
+from hanse.privacy.accounting import PAID, Epsilon, calibrated, spent
 from hanse.privacy.gaussian import LARGEST_MULTIPLIER
 
 
@@ -84,6 +89,39 @@ def trained(private: LocalPrivacy, steps: int, rounds: int) -> Event:
     return Repeated(noise if rate == 1 else PoissonSampled(rate, noise), steps * rounds)
 
 
+def needed_shared(privacy: Privacy, rounds: int, facts: Callable[[float], Facts]) -> float:
+    """Return the smallest noise multiplier in shares that keeps the promise of ``privacy``.
+
+    ``facts``: of a pipeline with that multiplier, not bound: with bounds for the largest model that
+    it takes. ConfigError if none up to LARGEST_MULTIPLIER does.
+    """
+    assert privacy.epsilon is not None, "without a promise there is nothing to find"
+
+    def event(multiplier: float) -> Event:
+        shared = facts(multiplier).shared
+        assert shared is not None, "the pipeline has such noise"
+        return told_in_shares(shared, rounds, privacy.against)
+
+    delta = privacy.delta * (1 - PAID)
+    return calibrated(event, privacy.epsilon, delta, most=LARGEST_MULTIPLIER)
+
+
+def told_in_shares(shared: SharedNoise, rounds: int, against: Against) -> Event:
+    """Return what ``rounds`` rounds of noise in shares tell of one client."""
+    return Repeated(shared.told_by(unknown_to(against, shared)), rounds)
+
+
+def unknown_to(observer: Against, shared: SharedNoise) -> int:
+    """Return how many shares of the noise an observer knows nothing of, at least.
+
+    The coordinator sees each share under one; a site knows its own, unless it is counted among the
+    colluding.
+    """
+    if observer == "coordinator":
+        return 1
+    return shared.honest - (observer == "sites" and not shared.colluding)
+
+
 def claims(spec: RunSpec, rounds: int | None = None) -> tuple[Claim, ...]:
     """Return what ``rounds`` rounds of a run tell, by default all that it has planned: of a client,
     where there is noise on shares or total, and of an example, where there is in training.
@@ -109,6 +147,8 @@ def _of_a_client(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
     if facts.local_multiplier:
         event = Repeated(Gaussian(facts.local_multiplier), planned)
         return tuple(_claim(observer, event, delta) for observer in OBSERVERS)
+    if facts.shared is not None:
+        return _claims_in_shares(facts.shared, planned, delta)
     if not facts.noise_multiplier:
         return ()
     clients, multiplier = len(spec.clients), facts.noise_multiplier
@@ -119,22 +159,43 @@ def _of_a_client(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
     return tuple(found)
 
 
+def _claims_in_shares(shared: SharedNoise, rounds: int, delta: float | None) -> tuple[Claim, ...]:
+    found = list[Claim]()
+    for observer in OBSERVERS:
+        event = told_in_shares(shared, rounds, observer)
+        found.append(_claim(observer, event, delta))
+    return tuple(found)
+
+
 def release_of(spec: RunSpec) -> Tells:
     """Return what one release of a client's tells each observer of each unit that noise hides.
 
     Without sampling of clients: one that keeps a ledger of what it released knows that it took
     part.
     """
-    facts, private, tells = spec.bound.facts, spec.local.privacy, dict[Against, dict[Unit, Event]]()
-    behind = OBSERVERS if facts.local_multiplier else OBSERVERS[1:]
-    if multiplier := facts.local_multiplier or facts.noise_multiplier:
-        tells |= {observer: {"client": Gaussian(multiplier)} for observer in behind}
-    if private is not None:
+    tells: dict[Against, dict[Unit, Event]] = {
+        observer: {"client": event} for observer, event in _of_a_share(spec.bound.facts).items()
+    }
+    if spec.local.privacy is not None:
         assert spec.local.steps is not None, "private training has a number of steps"
-        event = trained(private, spec.local.steps, 1)
+        event = trained(spec.local.privacy, spec.local.steps, 1)
         for observer in OBSERVERS:
             tells[observer] = {**tells.get(observer, {}), "example": event}
     return tells
+
+
+def _of_a_share(facts: Facts) -> dict[Against, Event]:
+    """Return what noise on shares or their total tells each observer of a client."""
+    if facts.local_multiplier:
+        return dict.fromkeys(OBSERVERS, Gaussian(facts.local_multiplier))
+    if facts.noise_multiplier:
+        return dict.fromkeys(OBSERVERS[1:], Gaussian(facts.noise_multiplier))
+    told = dict[Against, Event]()
+    if facts.shared is not None:
+        for observer in OBSERVERS:
+            if unknown := unknown_to(observer, facts.shared):
+                told[observer] = facts.shared.told_by(unknown)
+    return told
 
 
 def _claim(
@@ -177,13 +238,18 @@ def check(spec: RunSpec) -> None:
     if claim.epsilon is None:
         raise _unprotected()
     if claim.epsilon.epsilon > privacy.epsilon:
-        facts = spec.bound.facts
-        multiplier = facts.noise_multiplier or facts.local_multiplier
-        if unit == "example":
-            multiplier = facts.example_multiplier
+        multiplier = _multiplier(spec, unit)
         raise ConfigError(
             f"{spec.rounds} rounds of noise with multiplier {multiplier:g} come to ε = "
             f"{claim.epsilon.epsilon:.4g} at δ = {privacy.delta:g}, and [privacy] promises "
             f"{privacy.epsilon:g}",
             hint="leave noise_multiplier out, and the noise that it takes is found",
         )
+
+
+def _multiplier(spec: RunSpec, unit: Unit) -> float:
+    """Return the noise multiplier that hides ``unit`` as it stands in the run."""
+    if unit == "example":
+        return spec.local.example_multiplier
+    noise = next(step for step in spec.pipeline.steps if step.kind == "noise")
+    return float(getattr(noise, "noise_multiplier", 0.0))

@@ -68,6 +68,8 @@ class LocalGaussianNoise(Step):
             facts,
             l2=math.inf,
             linf=largest,
+            l1=math.inf,
+            domain="reals",
             local_multiplier=self.noise_multiplier,
             unit="client",
         )

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from hanse.core.dp_events import Event, FixedSizeSampled, PoissonSampled, Repeated
+from hanse.core.facts import SharedNoise
 from hanse.core.spec import Against, RunSpec
 from hanse.privacy.accounting import Epsilon
-from hanse.privacy.claims import Claim, claims
+from hanse.privacy.claims import Claim, claims, unknown_to
 from hanse.report.numerals import plural
 from hanse.report.section import Section
 
@@ -83,9 +84,14 @@ def _how_of_steps(claim: Claim, spec: RunSpec) -> str:
 
 
 def _of_a_client(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:
-    is_local = spec.bound.facts.local_multiplier > 0
+    facts = spec.bound.facts
     rows = [
-        (WHO[claim.observer], _figure(claim), _how(claim, is_local=is_local)) for claim in found
+        (
+            WHO[claim.observer],
+            _figure(claim),
+            _how(claim, facts.shared, is_local=facts.is_noised_by_clients),
+        )
+        for claim in found
     ]
     notes = [UNIT] if spec.privacy is not None else [NO_DELTA, UNIT]
     if any(_sampled(claim.event) for claim in found):
@@ -111,10 +117,10 @@ def _figure(claim: Claim) -> str:
     return "–" if claim.epsilon is None else figure(claim.epsilon.epsilon)
 
 
-def _how(claim: Claim, *, is_local: bool) -> str:
+def _how(claim: Claim, shared: SharedNoise | None, *, is_local: bool) -> str:
     if claim.event is None:
         return UNPROTECTED
-    said = _mechanism(claim.event)
+    said = _mechanism(claim.event) if shared is None else _shared(claim, shared)
     if claim.epsilon is None:
         return said
     told = claim.epsilon
@@ -129,6 +135,15 @@ def _how(claim: Claim, *, is_local: bool) -> str:
 def _by(told: Epsilon) -> str:
     """Return how an ε was computed."""
     return BY[told.accountant] + (f" ({told.why})" if told.why else "")
+
+
+def _shared(claim: Claim, shared: SharedNoise) -> str:
+    """Return in words whose noise counts toward an observer."""
+    if claim.observer == "coordinator":
+        return "each round a share under its own noise: sums are plain"
+    unknown = unknown_to(claim.observer, shared)
+    own = " (its own it knows)" if unknown < shared.honest else ""
+    return f"each round the noise of {plural(unknown, 'honest client')}{own}"
 
 
 def _mechanism(event: Event) -> str:

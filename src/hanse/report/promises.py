@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 
 from hanse.core.canonical import Json
-from hanse.core.facts import Facts
+from hanse.core.facts import Facts, SharedNoise
 from hanse.core.spec import RunSpec
 from hanse.core.step import Step
-from hanse.report.numerals import size, whole
+from hanse.privacy import Rotate
+from hanse.report.numerals import plural, size, whole
 from hanse.report.privacy import privacy
 from hanse.report.section import Section
 
@@ -134,7 +135,13 @@ def _names_what_is_unset(clause: str, step: Step) -> bool:
 def _changes(before: Facts, after: Facts, wire: Facts) -> list[str]:
     """Return in words what a step changed about the facts; noise is scaled to those on ``wire``."""
     said = list[str]()
-    if after.l2 != before.l2:
+    if math.isfinite(after.l1) and math.isinf(before.l1):
+        return [
+            f"integers, in steps of {1 / after.scale:.3g}",
+            f"L2 norm ≤ {after.l2:.6g} steps ({after.l2 / after.scale:.4g})",
+            f"L1 norm ≤ {after.l1:.3g} steps",
+        ]
+    if f"{after.l2:g}" != f"{before.l2:g}":
         said.append("no L2 bound" if math.isinf(after.l2) else f"L2 norm ≤ {after.l2:g}")
     if after.linf not in (before.linf, after.l2):
         said.append(f"each |coordinate| ≤ {after.linf:g}")
@@ -144,11 +151,13 @@ def _changes(before: Facts, after: Facts, wire: Facts) -> list[str]:
     ):
         said.append(_weighting(after))
     if after.noise_multiplier != before.noise_multiplier:
-        stddev = wire.total_multiplier * wire.l2
+        stddev = wire.total_multiplier * wire.l2 / wire.scale
         said.append(f"noise of standard deviation {stddev:g} in each coordinate of the total")
     if after.local_multiplier != before.local_multiplier:
-        stddev = after.local_multiplier * before.l2
+        stddev = after.local_multiplier * before.l2 / before.scale
         said = [f"noise of standard deviation {stddev:g} in each coordinate of the share"]
+    if after.shared is not None and before.shared is None:
+        said = _shared(after.shared, after.scale)
     if after.visible != before.visible:
         said.append("the coordinator sees only sums" if after.visible == "sum" else "")
     if after.domain != before.domain:
@@ -158,6 +167,15 @@ def _changes(before: Facts, after: Facts, wire: Facts) -> list[str]:
     if after.memory and not before.memory:
         said.append("the client remembers something until its next round")
     return [part for part in said if part]
+
+
+def _shared(noise: SharedNoise, scale: float) -> list[str]:
+    """Return in words how much noise a share and a total have, in units of the model."""
+    own, many = math.sqrt(noise.variance) / scale, plural(noise.honest, "honest client")
+    return [
+        f"noise of standard deviation {own:.4g} in each coordinate of the share",
+        f"{own * math.sqrt(noise.honest):.4g} in a total of {many}",
+    ]
 
 
 def _weighting(facts: Facts) -> str:
@@ -207,6 +225,9 @@ def _sight_of_updates(facts: Facts) -> Cells:
     if facts.local_multiplier:
         inside = "only inside the model"
         return ("a site's update", "each one, under its own noise", inside, inside)
+    if facts.shared is not None:
+        inside = "only inside the model, under all noise"
+        return ("a site's update", "each one, under its share of the noise", inside, inside)
     trained = ", trained under noise" if facts.example_multiplier else ""
     form = "as it is" if math.isinf(facts.l2) else f"clipped to norm {facts.l2:g}"
     inside = "only inside the model"
@@ -247,7 +268,7 @@ def _limits(facts: Facts) -> list[str]:
     notes = list[str]()
     if facts.visible == "each":
         before = ", before the noise" if facts.noise_multiplier else ""
-        before = ", under its own noise" if facts.local_multiplier else before
+        before = ", under its own noise" if facts.is_noised_by_clients else before
         if facts.example_multiplier and not facts.is_private:
             before = ", trained under noise"
         notes.append(
@@ -258,6 +279,12 @@ def _limits(facts: Facts) -> list[str]:
         notes.append(
             f"Each client's noise (multiplier {facts.local_multiplier:g}, per round) protects it "
             "against everybody, by as much as ε says and no more."
+        )
+    elif facts.shared is not None:
+        notes.append(
+            f"The noise is enough in a total only, where that of {facts.shared.honest} clients "
+            "comes together. Toward the coordinator, which sees each share while sums are plain, "
+            "it is as little as its ε says."
         )
     elif facts.is_private:
         notes.append(
@@ -283,7 +310,7 @@ def _bytes(spec: RunSpec, *, known: bool) -> Section:
     integers = spec.bound.scalars_size
     if known:
         extras = sum(count * 8 for count in spec.bound.extras.values())
-        up = (spec.bound.start.coordinates or 0) * item + extras + integers * 8
+        up = spec.bound.coordinates * item + extras + integers * 8
         rows = [
             ("up", size(up) + (f", of which {integers} integers" if integers else "")),
             ("down", size(spec.layout.size * item)),
@@ -298,6 +325,8 @@ def _bytes(spec: RunSpec, *, known: bool) -> Section:
             ("up, an evaluation", "8 B × (2 + the counts of the task's metrics; AUC has 2,048)"),
         ]
         note = "For a float32 model; --model imports the task and gives its exact size."
+        if any(isinstance(step, Rotate) for step in spec.pipeline.steps):
+            note += " What is rotated is filled up, by less than 4,096 numbers."
     if not spec.evaluation.every or spec.evaluation.release in ("none", "simulation"):
         rows = rows[:2]
     return Section("Bytes per client and round", (), tuple(rows), (note,))

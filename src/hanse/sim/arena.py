@@ -25,7 +25,7 @@ class Arena:
     def size(spec: RunSpec, workers: int) -> int:
         """Return how many bytes an arena takes."""
         model = spec.layout.size * np.dtype(spec.layout.dtype).itemsize
-        return _page(model) + workers * _page((spec.bound.start.coordinates or 0) * 8)
+        return _page(model) + workers * _page(spec.bound.coordinates * 8)
 
     @staticmethod
     def create(spec: RunSpec, workers: int) -> Path:
@@ -48,7 +48,7 @@ class Arena:
         whole = np.memmap(path, dtype=np.uint8, mode="r+")
         dtype, size = np.dtype(spec.layout.dtype), spec.layout.size
         model = whole[: size * dtype.itemsize].view(dtype)
-        at, count = _page(size * dtype.itemsize), spec.bound.start.coordinates or 0
+        at, count = _page(size * dtype.itemsize), spec.bound.coordinates
         step = _page(count * 8)
         starts = range(at, at + workers * step, step) if step else [at] * workers
         sums = [whole[start : start + count * 8].view(np.int64) for start in starts]

@@ -140,6 +140,11 @@ class PlantedTask:
     task: Task
     metrics: tuple[Metric, ...] = ()
 
+    @property
+    def hides_examples(self) -> bool:
+        """As without canaries, which have none."""
+        return bool(getattr(self.task, "hides_examples", False))
+
     def identity(self) -> str:
         """Return what the task is."""
         return f"with canaries: {self.task.identity()}"
@@ -226,7 +231,7 @@ def _planted(run: Run, names: Sequence[str], included: NDArray[np.bool_]) -> Run
     facts = run.spec.bound.facts
     weight = next(step for step in run.pipeline.applied if isinstance(step, Weight))
     n = 10**6 if weight.cap is not None else 1
-    length = FAR if np.isfinite(facts.l2) or facts.local_multiplier else 1.0
+    length = FAR if np.isfinite(facts.l2) or facts.is_noised_by_clients else 1.0
     inside = {
         name: Canary(name, length, n) for name, is_in in zip(names, included, strict=True) if is_in
     }

@@ -170,6 +170,6 @@ def _lengths(outcomes: Sequence[Outcome] | None, total: Total) -> dict[str, Json
 def bytes_of(spec: RunSpec, asked: int, reported: int) -> dict[str, Json]:
     """Return the bytes of a round: the model to those asked, shares from those reporting."""
     item = np.dtype(spec.layout.dtype).itemsize
-    share = (spec.bound.start.coordinates or 0) * item + spec.bound.scalars_size * 8
+    share = spec.bound.coordinates * item + spec.bound.scalars_size * 8
     share += sum(size * 8 for size in spec.bound.extras.values())
     return {"up": share * reported, "down": spec.layout.size * item * asked}

@@ -136,6 +136,12 @@ def check_work(task: Task, strategy: Strategy, local: LocalTraining, pipeline: P
             f"{strategy.name} fixes local training to {strategy.fixed}",
             hint="leave local training out",
         )
+    if local.privacy is not None and not getattr(task, "hides_examples", False):
+        raise ConfigError(
+            f"[local.privacy] asks for clipped and noised steps, and a {type(task).__name__} takes "
+            "its own",
+            hint="use a TorchTask, or leave [local.privacy] out",
+        )
     by = next(step.by for step in pipeline.applied if isinstance(step, Weight))
     task.check(Train(local, strategy.correction), by)
 

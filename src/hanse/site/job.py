@@ -28,6 +28,7 @@ from hanse.privacy import secret
 from hanse.sim.files import write_whole
 from hanse.sim.messages import preserve, quiet, receive, send
 from hanse.sim.population import Sites
+from hanse.sim.run import check_work
 from hanse.sim.station import Station
 from hanse.site.kept import ClientMemory, Folder
 from hanse.train.local import Task
@@ -40,7 +41,7 @@ class Job:
         """Import the app, check that its task is the spec's, open the data.
 
         ``told``: ``app``, ``store`` (folders), ``site``, ``sources``, ``spec``, ``layout``, and
-        whether the run is ``simulated``: if not, noise comes from the operating system.
+        whether the run is ``simulated``: if not, a private one draws from the operating system.
         """
         self.site, self.store = str(told["site"]), Path(told["store"])
         self.read: Specification = read_spec(told["spec"], read_layout(told["layout"]))
@@ -49,11 +50,13 @@ class Job:
             os.environ["HANSE_NUMBA"] = "0"
         task: Task = resolve(spec.task, folder, "task")
         check_task(task, self.read)
+        check_work(task, self.read.strategy, spec.local, spec.pipeline)
         self.exactly = ExitStack()
         self.fingerprint = self.exactly.enter_context(task.exactly(spec.local.threads))
         sources = {name: Path(path) for name, path in told["sources"].items()}
         sites = Sites(resolve(spec.data, folder, "data"), [self.site], sources, spec.seed)
-        draw = seeds.stream if told["simulated"] else secret.fresh
+        is_secret = spec.bound.facts.keeps_counts and not told["simulated"]
+        draw = secret.fresh if is_secret else seeds.stream
         self.station = Station(task.kernel(), sites, spec.bound, spec.seed, draw=draw)
         self.work = Train(spec.local, self.read.strategy.correction)
         self.memory = ClientMemory(self.site, self.station, Folder(self.store))

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from hanse.train import exact
 
@@ -75,6 +75,9 @@ class TorchTask:
     site), ``"freeze"``; a model that has some needs it said. ``train``: a loop of your own, marked
     with :func:`loop`. ``device``: ``"cpu"`` (default), ``"cuda"``, or ``"auto"``.
     """
+
+    hides_examples: ClassVar[bool] = True
+    """Its kernels train as [local.privacy] says, where a run does."""
 
     def __init__(
         self,
