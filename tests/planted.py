@@ -172,8 +172,8 @@ PLANTED = (
     Planted(
         "other bytes may leave under the same name",
         "site/releases.py",
-        "            elif known != digest:\n",
-        "            elif known != digest and not digest:\n",
+        '        if known not in ("", digest):\n',
+        '        if known not in ("", digest) and not digest:\n',
         ("tests/site/test_gate.py",),
     ),
     Planted(
@@ -211,6 +211,48 @@ PLANTED = (
         "        if name not in found or _digest(found[name]) != digest:\n",
         "        if name not in found:\n",
         ("tests/coordinator/test_backup.py",),
+    ),
+    Planted(
+        "half of the noise",
+        "privacy/gaussian.py",
+        "    drawn *= stddev * math.sqrt(0.5)\n",
+        "    drawn *= stddev * math.sqrt(0.5) / 2\n",
+        ("tests/privacy/test_two_worlds.py",),
+    ),
+    Planted(
+        "the noise of a real run comes from its seed",
+        "site/job.py",
+        "        draw = secret.fresh if is_secret else seeds.stream\n",
+        "        draw = seeds.stream if is_secret else seeds.stream\n",
+        ("tests/e2e/test_ledger.py",),
+    ),
+    Planted(
+        "noise in training is drawn from the seed where it is real",
+        "site/job.py",
+        "        is_secret = spec.bound.facts.keeps_counts and",
+        "        is_secret = spec.bound.facts.is_private and",
+        ("tests/e2e/test_ledger.py",),
+    ),
+    Planted(
+        "a run releases once more than it reserved",
+        "core/ledger.py",
+        "len(account.debits) >= account.reserved.releases:",
+        "len(account.debits) > account.reserved.releases:",
+        ("tests/core/test_ledger.py",),
+    ),
+    Planted(
+        "an older copy of a privacy ledger is taken for the newest",
+        "site/ledger.py",
+        '        self.rolled_back = "" if self.holds(head) else (\n',
+        '        self.rolled_back = "" if self.holds(head) or head else (\n',
+        ("tests/e2e/test_ledger.py",),
+    ),
+    Planted(
+        "noised bytes are debited before they are on disk",
+        "site/gate.py",
+        "        if bound.facts.keeps_counts and isinstance(content, Path):\n",
+        "        if False and isinstance(content, Path):\n",
+        ("tests/site/test_gate.py",),
     ),
 )
 

@@ -36,6 +36,24 @@ delta = 1e-6
 [evaluation]
 release = "none"
 """
+HIDDEN = """\
+task = "app:task"
+data = "app:data"
+[sources]
+table = "{table}"
+[local]
+steps = 4
+batch_size = 8
+[local.privacy]
+clip = 1.0
+noise_multiplier = 1.1
+sampling_rate = 0.2
+[[pipeline]]
+step = "weight"
+by = "uniform"
+[evaluation]
+release = "none"
+"""
 NOISED = """\
 data = "plain:sourced"
 [sources]
@@ -265,24 +283,7 @@ def test_real_noise_at_the_coordinator_needs_an_owner_who_trusts_it(lonely):
 
 def test_rows_hidden_at_the_site_are_capped_as_rows(capped):
     """Against everybody, and never for less than the unit that the cap is for."""
-    hidden = f"""\
-task = "app:task"
-data = "app:data"
-[sources]
-table = "{capped.table}"
-[local]
-steps = 4
-batch_size = 8
-[local.privacy]
-clip = 1.0
-noise_multiplier = 1.1
-sampling_rate = 0.2
-[[pipeline]]
-step = "weight"
-by = "uniform"
-[evaluation]
-release = "none"
-"""
+    hidden = HIDDEN.format(table=capped.table)
     path = capped.home("north").policy
     text = path.read_text()
     first = capped.submit(hidden, sites=TWO)
@@ -313,3 +314,15 @@ release = "none"
 """
     with pytest.raises(ConfigError, match="asks for clipped and noised steps"):
         lonely.submit(told, sites=TWO)
+
+
+def test_real_noise_in_training_is_not_that_of_the_seed(lonely):
+    real = unsimulated(lonely)
+    hidden = HIDDEN.format(table=real.table)
+    first = real.submit(hidden, sites=TWO)
+    assert real.end(first)["outcome"] == "done"
+    second = real.submit(hidden, sites=TWO, name="run-1")
+    assert real.end(second)["outcome"] == "done"
+    digests = {real.digest(first), real.digest(second), real.simulated(first).model_digest}
+    assert len(digests) == 3
+    assert debits(real, first) == left(real, first)

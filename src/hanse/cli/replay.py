@@ -51,7 +51,7 @@ def replay_command(
             f"{folder} was run with other settings or other code than {run_file or 'its run file'}",
             hint="replay with the files that it was run with",
         )
-    if run.spec.bound.facts.is_private and not result["simulated"]:
+    if run.spec.bound.facts.keeps_counts and not result["simulated"]:
         raise ConfigError(
             f"the noise of {folder} came from its sites' operating systems, and was kept nowhere",
             hint="such a run cannot be replayed, by nobody: that is what its ε rests on",

@@ -84,7 +84,7 @@ class Gate:
         if isinstance(listing, str):
             return self.withhold(occasion, listing)
         self.record.check(occasion, listing.id)
-        if bound.facts.is_private and isinstance(content, Path):
+        if bound.facts.keeps_counts and isinstance(content, Path):
             _sync(content)
         self._debit(occasion, listing.id)
         self.record.once(occasion, listing.id, listing.size)
