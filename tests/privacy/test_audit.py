@@ -12,6 +12,8 @@ from hanse import (
     Clip,
     Evaluation,
     GaussianNoise,
+    LocalPrivacy,
+    LocalTraining,
     Pipeline,
     Privacy,
     Weight,
@@ -124,6 +126,17 @@ def test_an_audit_leaves_the_run_as_it_is_and_repeats():
 def test_what_cannot_be_audited_is_told():
     with pytest.raises(ConfigError, match="an audit needs the δ"):
         audit_run(run(0.0))
+
+
+def test_a_claim_for_rows_is_not_held_against_an_attack_by_clients():
+    hidden = LocalTraining(steps=2, batch_size=8, privacy=LocalPrivacy(1.0, 1.1, 0.2))
+    rows = Privacy(delta=1e-5, unit="example", against="coordinator")
+    alone = run(0.0, pipeline=Pipeline([Weight(by="uniform")]), local=hidden, privacy=rows)
+    with pytest.raises(ConfigError, match="plants whole clients"):
+        audit_run(alone)
+    both = audit_run(run(2.0, local=hidden), canaries=40)
+    assert both.claim is not None
+    assert both.claim.unit == "client"
 
 
 def test_the_words_say_bound_power_and_claim():

@@ -4,7 +4,17 @@ import pytest
 from tests.train.models import binary, federation
 
 import hanse
-from hanse import Budget, Clip, Evaluation, GaussianNoise, Pipeline, Privacy, Weight
+from hanse import (
+    Budget,
+    Clip,
+    Evaluation,
+    GaussianNoise,
+    LocalPrivacy,
+    LocalTraining,
+    Pipeline,
+    Privacy,
+    Weight,
+)
 from hanse.cli.app import main
 from hanse.errors import BudgetError
 from hanse.privacy.budget import figure
@@ -83,3 +93,18 @@ def test_what_a_run_that_will_not_go_on_has_reserved_can_be_given_back(tmp_path,
     assert main(["privacy", "ledger", str(path), "--void", "nobody"]) == 2
     assert "is not in the ledger" in capsys.readouterr().err
     assert main(["privacy", "ledger", str(tmp_path / "none")]) == 2
+
+
+def test_a_ledger_shows_what_its_runs_spent_of_the_units_that_they_hide(tmp_path, capsys):
+    hidden = LocalTraining(steps=2, batch_size=8, privacy=LocalPrivacy(1.0, 1.1, 0.2))
+    path = tmp_path / "ledger"
+    hanse.simulate(
+        binary(), DATA, rounds=2, budget=Budget(path, epsilon=8.0), local=hidden,
+        pipeline=Pipeline([Weight(by="uniform")]), evaluation=Evaluation(release="none"),
+        privacy=Privacy(delta=1e-6, unit="example", against="coordinator"),
+    )  # fmt: skip
+    assert main(["privacy", "ledger", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "for an example" in told
+    assert "ε = " in told
+    assert "no bound" not in told

@@ -1,6 +1,7 @@
 """``hanse site ledger``: what runs have spent of the privacy of this site's data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -69,14 +70,29 @@ def show(found: Ledger, caps: Mapping[str, Cap], usual: Cap, console: Console) -
 
 def _spent(found: Ledger, caps: Mapping[str, Cap], usual: Cap) -> Table:
     table = plain_table("data", "toward", "at δ", "spent or reserved", "cap")
-    for source in sorted({*found.sources(), *caps}):
+    for source, shown in _shown(found, caps, usual):
         cap = caps.get(source)
-        shown = cap or usual
         told = figure(found.spent(source, shown.unit, shown.against), shown.delta)
         said = "no bound" if told is None else f"ε = {told.epsilon:.4g}"
         most = "none" if cap is None else f"ε = {cap.epsilon:g}"
         table.add_row(*map(Text, (source, shown.toward, f"{shown.delta:g}", said, most)))
     return table
+
+
+def _shown(found: Ledger, caps: Mapping[str, Cap], usual: Cap) -> Iterator[tuple[str, Cap]]:
+    """Yield each data set as its cap counts, or else by each unit that noise on it has hidden."""
+    for source in sorted({*found.sources(), *caps}):
+        if (cap := caps.get(source)) is not None:
+            yield source, cap
+            continue
+        units = {
+            unit
+            for account in found.accounts.values()
+            if source in account.reserved.sources
+            for unit in account.reserved.tells.get(usual.against, ())
+        }
+        for unit in sorted(units, key=UNITS.index) or [usual.unit]:
+            yield source, replace(usual, unit=unit)
 
 
 def _accept_loss(place: SiteHome, *, sure: bool) -> None:

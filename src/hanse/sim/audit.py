@@ -184,9 +184,11 @@ class Audited:
 
     @property
     def claim(self) -> Claim | None:
-        """What the noise promises toward whoever gets the models; None without noise."""
-        told = [claim for claim in claims(self.spec) if claim.observer == "recipients"]
-        return told[0] if told else None
+        """What the noise promises a client toward whoever gets the models; None without noise."""
+        for claim in claims(self.spec):
+            if (claim.observer, claim.unit) == ("recipients", "client"):
+                return claim
+        return None
 
 
 def audit_run(
@@ -199,7 +201,8 @@ def audit_run(
 ) -> Audited:
     """Run ``run`` once with canaries, and return what its final model gives away of them.
 
-    ``seed`` draws who is in. ConfigError for a run of numbered clients, or without a δ.
+    ``seed`` draws who is in. ConfigError for a run of numbered clients, without a δ, or whose noise
+    hides no client.
     """
     if isinstance(run.population.ids, Numbered):
         raise ConfigError(
@@ -209,6 +212,11 @@ def audit_run(
     if run.privacy is None:
         raise ConfigError(
             "an audit needs the δ at which ε is claimed", hint="write [privacy] delta = 1e-6"
+        )
+    if run.local.privacy is not None and not run.spec.bound.facts.is_private:
+        raise ConfigError(
+            "an audit plants whole clients, and the noise of this run hides single examples",
+            hint="what it claims of an example is not attacked by this; noise in the pipeline is",
         )
     names = [f"{PREFIX}{number:05d}" for number in range(canaries)]
     included = seeds.stream(seed, "canaries").random(canaries) < 0.5
