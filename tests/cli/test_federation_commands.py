@@ -215,7 +215,7 @@ def test_a_download_before_the_end_says_so(story):
 def test_a_dry_run_says_yes_or_what_to_do(story):
     said = story.said["site check"]
     assert "FAILS" not in said
-    for row in ("app", "policy", "roster", "model", "disk", "clock"):
+    for row in ("app", "policy", "ledger", "roster", "model", "disk", "clock"):
         assert re.search(rf"^ *{row} +ok", said, re.MULTILINE), said
 
 

@@ -123,6 +123,11 @@ def test_a_run_within_the_cap_ends_as_simulated_and_one_beyond_it_is_refused(cap
     assert ran.status == 0, ran.err
     assert "ε = 4.152" in ran.out
     assert "ε = 6" in ran.out
+    for rounds, status in ((3, 5), (2, 0)):
+        file = capped.run_file(NOISED.format(table=capped.table), sites=TWO, rounds=rounds)
+        ran = capped.hanse("site", "check", file, "--home", capped.home("north").folder)
+        assert ran.status == status, ran.out
+        assert ("and both come to" in " ".join(ran.out.split())) == (status == 5), ran.out
     third = noised(capped, 2)  # what fits still fits
     assert capped.end(third)["outcome"] == "done"
     exact = capped.submit("[evaluation]\nevery = 0\n" + sourced(capped), sites=TWO)

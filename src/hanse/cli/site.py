@@ -150,7 +150,7 @@ def check(
     folder: HomeOption = None,
     debug: Debug = False,
 ) -> None:
-    """Try RUN.toml here before round 1: policy, app, data, one batch, disk, clock."""
+    """Try RUN.toml here before round 1: policy, app, ledger, data, one batch, disk, clock."""
     from hanse.site.dry_run import dry_run
 
     place = SiteHome(home(folder, "site"))

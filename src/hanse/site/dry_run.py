@@ -16,6 +16,8 @@ from hanse.data.schema import Schema
 from hanse.errors import ConfigError, HanseError
 from hanse.names import resolve
 from hanse.net.checks import Check, attempt
+from hanse.privacy.budget import check
+from hanse.sim.ledger import read_ledger
 from hanse.sim.population import Sites
 from hanse.sim.run import Run
 from hanse.sim.station import station_of
@@ -29,6 +31,7 @@ from hanse.site.contract import (
 )
 from hanse.site.enrol import dial
 from hanse.site.home import SiteHome
+from hanse.site.ledger import caps_of, reservation
 from hanse.site.roster import read_roster
 from hanse.site.verdict import Request, Situation, verdict
 from hanse.site.work import is_loopback
@@ -42,6 +45,7 @@ def dry_run(home: SiteHome, run_file: Path, sources: Mapping[str, str]) -> list[
     if rows[-1].ok:
         run = file.load().deployed()
         rows += [*_policy(home, run, sources), *_data(home, file, run, sources)]
+        rows.append(attempt("ledger", lambda: _ledger(home, run, sources)))
         rows.append(attempt("roster", lambda: roster(home)))
         rows.append(check_disk(home.folder, space_needed(run.spec)))
     rows.append(attempt("coordinator", lambda: greet(home)))
@@ -64,6 +68,15 @@ def _policy(home: SiteHome, run: Run, sources: Mapping[str, str]) -> list[Check]
         on_loopback=is_loopback(enrolled.url),
     )
     return check_policy(verdict(policy, Request.of(run.spec, situation)))
+
+
+def _ledger(home: SiteHome, run: Run, sources: Mapping[str, str]) -> str:
+    """Say that what the run would spend fits the caps; BudgetError if it does not."""
+    policy = home.rules()
+    caps = {} if policy is None else caps_of(policy.with_sources(sources).sources)
+    check(read_ledger(home.ledger), reservation("this run", run.spec), caps)
+    capped = [name for name in run.spec.sources if name in caps]
+    return f"within the cap of {', '.join(capped)}" if capped else "no source of the run has a cap"
 
 
 def roster(home: SiteHome) -> Check:
