@@ -303,22 +303,9 @@ def test_rows_hidden_at_the_site_are_capped_as_rows(capped):
 
 
 def test_an_app_whose_training_is_its_own_hides_no_rows(lonely):
-    told = """\
-[local]
-steps = 4
-batch_size = 8
-[local.privacy]
-clip = 1.0
-noise_multiplier = 1.1
-sampling_rate = 0.2
-[[pipeline]]
-step = "weight"
-by = "uniform"
-[evaluation]
-release = "none"
-"""
+    hidden = HIDDEN.format(table=lonely.table).replace("app:", "plain:")
     with pytest.raises(ConfigError, match="asks for clipped and noised steps"):
-        lonely.submit(told, sites=TWO)
+        lonely.submit(hidden, sites=TWO)
 
 
 def test_real_noise_in_training_is_not_that_of_the_seed(lonely):
