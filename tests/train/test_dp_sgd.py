@@ -9,7 +9,7 @@ import numpy as np
 import opacus
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.train.models import binary, classes, cnn, images, table, tabular
@@ -175,12 +175,17 @@ INPUTS = arrays(np.float32, (5, 7), elements=HUGE | st.floats(-10, 10, width=32)
 @pytest.mark.parametrize("way", [hooked, mapped, alone], ids=lambda way: way.__name__)
 @settings(max_examples=40, deadline=None)
 @given(INPUTS, st.integers(0, 4), st.floats(-10, 10).map(lambda power: 2.0**power))
+@example(np.full((5, 7), 3e38, np.float32), 0, 2.0**-5)  # what is left has few bits in float32
 def test_one_example_moves_the_sum_by_the_clip_at_most(way, inputs, place, clip):
+    """Without it a row of NaN is in its place, which counts as nothing: in a smaller batch the
+    last digits of other rows can differ, since a product of matrices adds in another order.
+    """
     module, _, targets = made("mlp", 5)
     module, rows = module.float(), torch.from_numpy(inputs.copy())
-    others = [k for k in range(5) if k != place]
+    without = rows.clone()
+    without[place] = math.nan
     whole = summed(way(module), rows, targets, clip).double()
-    less = summed(way(module), rows[others], targets[others], clip).double()
+    less = summed(way(module), without, targets, clip).double()
     assert bool(torch.isfinite(whole).all())
     assert float((whole - less).norm()) <= clip
 

@@ -27,6 +27,8 @@ RowLoss = Callable[[Any, Tensor], Tensor]
 Sums = list[Tensor | None]
 ROOM = 2.0**-16
 """Relative room below the clip, for the rounding of a norm and of what it scales."""
+LEAST = 2.0**-100
+"""Of a gradient of which less than this part is left, nothing is."""
 WRITTEN = 2**28
 """Bytes of gradients that are written out at once: a larger batch is taken in parts."""
 
@@ -53,11 +55,12 @@ class Each:
     def clipped(self, clip: float, into: Sums) -> None:
         """Add the clipped sum to ``into``, by parameter: min(1, clip/norm) times each.
 
-        A gradient that is not finite, or so long that its square is not, counts as zero.
+        A gradient that is not finite, or so long that its square is not, counts as zero; so does
+        one of which less than 2^-100 would be left: float32 has no such factor to a part in ROOM.
         """
         norms = self.norms()
         factors = (clip * (1 - ROOM) / norms).clamp(max=1.0)
-        factors = factors.masked_fill(~torch.isfinite(norms), 0.0)
+        factors = factors.masked_fill(~torch.isfinite(norms) | (factors < LEAST), 0.0)
         for gradients, places in self.parts:
             for place, summed in zip(places, gradients.total(factors), strict=True):
                 before = into[place]

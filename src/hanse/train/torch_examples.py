@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 Given = tuple[Tensor, ...]
 Wanted = Sequence[bool]
+FAR = 2.0**80
 FEW = 4
 """Channels below which images are not copied channels last."""
 
@@ -55,9 +56,16 @@ class Outer:
     wanted: Wanted
 
     def norms(self) -> Tensor:
-        """Return √(|a|²·|g|² + |g|²), as far as weight and bias are wanted."""
+        """Return √(|a|²·|g|² + |g|²), as far as weight and bias are wanted.
+
+        Infinite beyond |a| = 2^80: what is left of g would be too small for float32, whose
+        rounding of it, times a, is more than the room below the clip.
+        """
         grad = _lengths(self.grads)
-        both = grad * _lengths(self.inputs) if self.wanted[0] else torch.zeros_like(grad)
+        both = torch.zeros_like(grad)
+        if self.wanted[0]:
+            inputs = _lengths(self.inputs)
+            both = grad * inputs.masked_fill(inputs > FAR, torch.inf)
         return torch.hypot(both, grad) if self.wanted[1] else both
 
     def total(self, factors: Tensor) -> list[Tensor]:
