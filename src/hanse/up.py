@@ -108,7 +108,8 @@ class Federation:
         told: Any = line.request("POST", "/v1/invitations", {"name": site, "role": "site"}).json()
         home = self.site_home(site)
         join(home, self.account.url, site, told["token"])
-        Policy(home.enrolled().coordinator, minimum_cohort=1).write(home.policy)
+        own = Policy(home.enrolled().coordinator, minimum_cohort=1, simulated=True)
+        own.write(home.policy)
 
     def start_site(self, site: str) -> None:
         """Start the process of a site's agent."""

@@ -28,7 +28,7 @@ def test_the_numbers_are_those_of_the_bytes():
     assert ((words >> np.uint64(11)) == found * 2.0**53).all()
     drawn = Secret(ZERO).standard_normal(7)
     assert (Secret(ZERO).standard_normal(8)[:7] == drawn).all()
-    lengths, angles = 1 - found[:4], 2 * np.pi * found[4:8]
+    lengths, angles = found[:4], 2 * np.pi * found[4:8]
     wanted = np.sqrt(-2 * np.log(lengths)) * np.cos(angles)
     assert np.allclose(drawn[:4], wanted, rtol=1e-15)
 

@@ -257,7 +257,10 @@ def test_every_reason_is_listed_at_once():
 def test_a_simulation_on_one_machine_may_have_noise_and_measure_beside_the_protocol():
     asked = at(simulated=True, on_loopback=True)
     request = replace(asked, told=ALL, measured="simulation")
-    assert verdict(POLICY, request) == []
+    assert verdict(replace(POLICY, simulated=True), request) == []
+    assert rules(POLICY, request) == {"simulated"}, "an address may be a tunnel's"
+    far = replace(asked, situation=replace(asked.situation, on_loopback=False))
+    assert rules(replace(POLICY, simulated=True), far) == {"simulated"}
 
 
 def stricter(policy: Policy) -> list[Policy]:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 KEY: Final = 32
+SMALL: Final = 2.0**-20
 MOST_BYTES: Final = 2**36
 """What one key gives at most: 2^32 blocks, far below where a counter's blocks show (2^64)."""
 
@@ -42,11 +43,13 @@ class Secret:
         """Return ``size`` draws of a Gaussian: √(−2·ln U)·cos 2πV, and the same with sin (Box,
         Muller, Ann. Math. Statist. 29(2), 1958), of uniform U in (0, 1] and V in [0, 1).
 
-        None is beyond √(2·53·ln 2) = 8.57, where a Gaussian has 10^-17 of its mass.
+        Where U is below 2^-20, 53 more bits are drawn behind those that it has: so none is beyond
+        √(2·106·ln 2) = 12.1, where a Gaussian has 10^-33 of its mass.
         """
         half = -(-size // 2)
         length = self.random(half)
-        np.subtract(1.0, length, out=length)
+        few = np.flatnonzero(length < SMALL)
+        length[few] += (1.0 - self.random(few.size)) * 2.0**-53
         np.log(length, out=length)
         length *= -2.0
         np.sqrt(length, out=length)

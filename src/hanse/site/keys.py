@@ -107,6 +107,13 @@ TOP: Mapping[str, Key] = {
         'What may leave. "update": model updates, with the number of examples and the training\n'
         '# loss. "counts": metric counts of this site. "reasons": why it refused or failed.',
     ),
+    "simulated": Key(
+        lambda value: type(value) is bool,
+        "true or false",
+        "false",
+        "true: take runs from this machine whose noise is drawn from a seed that all know, as\n"
+        "# hanse up makes them. Never for data of real people: such noise hides nothing.",
+    ),
     "sources": Key(lambda value: isinstance(value, dict), "a table", "a table [sources.NAME]"),
 }
 SOURCE_KEYS: Mapping[str, Key] = {

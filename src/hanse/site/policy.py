@@ -55,7 +55,8 @@ class Policy:
 
     ``coordinator`` is its identity key and ``roster`` the digest of the roster that was accepted
     (empty: none yet), both in hex. ``largest_clip`` bounds the L2 norm of a share, and
-    ``longest_training_s`` the seconds that the app has for one training or evaluation.
+    ``longest_training_s`` the seconds that the app has for one training or evaluation;
+    ``simulated`` lets runs in whose secrets are given, if they come from this machine.
     """
 
     coordinator: str
@@ -67,6 +68,7 @@ class Policy:
     longest_training_s: float = 86_400.0
     release: tuple[Kind, ...] = ("update", "counts")
     sources: Mapping[str, Source] = field(default_factory=dict[str, Source])
+    simulated: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -217,6 +219,8 @@ def _value(value: object) -> str:
     """Return a value of a policy in TOML."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, cast('tuple[object, ...]', value)))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, str):
         return '"' + "".join(map(_escaped, value)) + '"'
     return repr(value)

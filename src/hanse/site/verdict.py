@@ -209,13 +209,13 @@ def _source(name: str, source: Source, request: Request) -> Iterable[Refusal]:
 
 
 def _floor(policy: Policy, request: Request) -> Iterable[Refusal]:
-    """Yield what no policy can permit."""
+    """Yield what no policy can permit, and what only a simulation's own policy does."""
     asking = request.situation
-    if asking.simulated and not asking.on_loopback:
+    if asking.simulated and not (asking.on_loopback and policy.simulated):
         yield Refusal(
             "simulated",
             "the run's secrets are given, not drawn: whoever made the run knows them",
-            "nothing: such runs are for one machine (hanse up)",
+            "nothing for real data: such runs are for one machine, whose policies hanse up writes",
         )
     if request.measured == "simulation" and not asking.simulated:
         yield Refusal(

@@ -266,11 +266,13 @@ class SiteRun:
         return self._leave(asked, kind, found, occasion, gate)
 
     def _again(self, asked: Mapping[str, Any]) -> int:
-        """Return how often the round began again, where each time adds noise at the coordinator:
-        the same update behind other noise is another release.
+        """Return how often the round began again, where each time may add noise at the coordinator
+        (all of it, or shares that are missing): the same update behind other noise is another
+        release.
         """
-        is_central = self.read is not None and self.read.spec.bound.facts.noise_multiplier > 0
-        return asked["body"].get("again", 0) if is_central else 0
+        facts = None if self.read is None else self.read.spec.bound.facts
+        adds = facts is not None and (facts.noise_multiplier > 0 or facts.shared is not None)
+        return asked["body"].get("again", 0) if adds else 0
 
     def _check_going(self, error: HanseError) -> None:
         """Raise ``error`` if the agent ends: what then fails is no answer, it is asked again."""
