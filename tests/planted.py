@@ -248,6 +248,13 @@ PLANTED = (
         ("tests/e2e/test_ledger.py",),
     ),
     Planted(
+        "a line of which a sync failed counts as on disk",
+        "sim/lines.py",
+        "            found = self._read(self._synced)\n",
+        "            found = self._read()\n",
+        ("tests/sim/test_ledger_file.py",),
+    ),
+    Planted(
         "noised bytes are debited before they are on disk",
         "site/gate.py",
         "        if bound.facts.keeps_counts and isinstance(content, Path):\n",

@@ -190,6 +190,7 @@ def sweep(request, tmp_path_factory):
         yield Sweep(supervised, request.param)
 
 
+@pytest.mark.timeout(300)
 def test_a_process_dies_or_its_disk_fails_or_is_full_at_some_calls(sweep):
     kills, fails = (2, 1) if sweep.name == "coordinator" else (3, 2)  # the sites wait for it
     killed, failed = sweep.some(kills, *KILLED), sweep.some(fails, *SYNCS, becomes=FAILED)

@@ -1,5 +1,6 @@
 """The privacy ledger on disk: whole or refused, at every byte and after every crash."""
 
+import errno
 import random
 from dataclasses import replace
 
@@ -79,6 +80,47 @@ def test_a_line_that_a_crash_cut_short_was_none(path):
         assert path.read_bytes() == whole
 
 
+def fails(_point: Point) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_what_a_failing_disk_did_not_take_was_none(path, arrived):
+    whole, file, late = path.read_bytes(), LedgerFile(path), Debited("heart-1", "3/update", "ef")
+    if arrived:  # which is not on disk before a sync goes well
+        file.note(replace(HEART, run="heart-2"))
+        file.note(Debited("heart-2", "1/update", "ab"))
+        whole = path.read_bytes()
+        file.note(Arrived("heart-2", "1/update"))
+        assert file.durable != file.head
+    with watching(fails), pytest.raises(ConfigError, match="input/output error"):
+        file.note(HEART)
+    with pytest.raises(ConfigError, match="is closed"):
+        file.note(HEART)
+    file.open_anew()
+    assert path.read_bytes() == whole
+    assert (file.ledger, file.head) == (read_ledger(path), file.durable)
+    file.note(HEART)
+    file.note(late)
+    file.close()
+    assert path.read_bytes().startswith(whole)
+    assert late.release in read_ledger(path).accounts["heart-1"].debits
+
+
+def test_a_ledger_that_has_lost_lines_stays_closed_after_a_failed_write(path):
+    file, left = LedgerFile(path), path.read_bytes()[:-10]
+    with watching(fails), pytest.raises(ConfigError):
+        file.note(HEART)
+    path.write_bytes(left)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"cannot be read: only \d+ of \d+ bytes are left"):
+            file.open_anew()
+        assert path.read_bytes() == left
+    with pytest.raises(ConfigError, match="is closed"):
+        file.note(HEART)
+    file.close()
+
+
 def test_one_process_has_it(path):
     file = LedgerFile(path)
     with pytest.raises(ConfigError, match="in use by another process"):
@@ -103,6 +145,10 @@ def test_a_loss_takes_the_number_behind_what_is_lost(path):
 
 
 # --- crashes
+
+
+FAILS = -9
+"""Not a death: the disk takes nothing."""
 
 
 class Crash(Exception):
@@ -133,11 +179,13 @@ class Gatekeeper(RuleBasedStateMachine):
         self.armed -= 1
         if self.armed == 0:
             raise Crash
+        if self.armed == FAILS - 1:
+            raise OSError(errno.EIO, "Input/output error")
 
     def _act(self, entry, digest: str = "", crash: int = 0, torn: float = 0.0) -> None:
         """Note ``entry``; what is debited leaves; the process may die at the ``crash``-th point."""
         self.armed = crash
-        before = self.path.stat().st_size
+        before, ledger = self.path.stat().st_size, self.file.ledger
         try:
             with watching(self._strike):
                 self.file.note(entry)
@@ -145,6 +193,10 @@ class Gatekeeper(RuleBasedStateMachine):
                 assert self.out.setdefault(entry.release, entry.digest) == entry.digest
         except BudgetError:
             pass
+        except ConfigError:
+            assert crash == FAILS
+            self.file.open_anew()
+            assert read_ledger(self.path) == self.file.ledger == ledger
         except Crash:
             self.file.close()
             written = self.path.stat().st_size - before
@@ -154,7 +206,7 @@ class Gatekeeper(RuleBasedStateMachine):
             self.file = LedgerFile(self.path)
             assert read_ledger(self.path) == self.file.ledger
 
-    crashes = st.sampled_from([0, 0, 1, 2])
+    crashes = st.sampled_from([0, 0, 1, 2, FAILS])
     torn = st.sampled_from([0.0, 0.5, 1.0])
 
     @rule(crash=crashes, torn=torn)

@@ -40,6 +40,8 @@ class Head:
 class LedgerFile:
     """A ledger and its file; for the threads of one process.
 
+    ``head`` is its last entry, ``durable`` the last that is on disk.
+
     Errors as of :class:`hanse.sim.lines.Lines`; ConfigError for a file that is damaged.
     """
 
@@ -55,6 +57,7 @@ class LedgerFile:
 
     def _load(self, lines: list[bytes]) -> None:
         self.ledger, self._hashes, self.head = replayed(self._lines.path, lines)
+        self.durable = self.head
 
     def holds(self, head: Head) -> bool:
         """Whether that entry stands here, or is known to be lost."""
@@ -66,10 +69,10 @@ class LedgerFile:
             self._lines.close()
 
     def open_anew(self) -> None:
-        """Read the file again after a failed write; does nothing without one."""
+        """Go back to what is on disk after a failed write; does nothing without one."""
         with self._lock:
             if self._lines.is_broken and not self._lines.is_closed:
-                self._load(self._lines.read_anew())
+                self._load(self._lines.cut_back())
 
     def reserve(self, asked: Reserved, caps: Mapping[str, Cap]) -> None:
         """Reserve, durably; BudgetError if that breaks a cap of a source."""
@@ -94,8 +97,10 @@ class LedgerFile:
         told: dict[str, Json] = {"body": body_of(entry), "kind": entry.kind, "seq": seq}
         hash = _hash(told, head.hash)
         line = encode({**told, "prev": head.hash, "hash": hash}).encode() + b"\n"
-        self._lines.append(line, durable=not isinstance(entry, Arrived))
+        is_durable = not isinstance(entry, Arrived)
+        self._lines.append(line, durable=is_durable)
         self.ledger, self.head = after, Head(seq, hash)
+        self.durable = self.head if is_durable else self.durable
         self._hashes[seq] = hash
         if isinstance(entry, Lost):
             self._hashes[entry.seq] = entry.hash

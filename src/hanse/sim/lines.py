@@ -14,7 +14,7 @@ class Lines:
 
     A line that a crash cut short was none. The file is 0600 and locked. Raises ConfigError if it
     cannot be read or is another process's, and if it cannot be written: then nothing is written
-    until :meth:`read_anew` has looked whether the line is there.
+    until :meth:`cut_back` has taken away what may not be on disk.
     """
 
     def __init__(self, path: Path, points: tuple[Point, Point], *, without: str) -> None:
@@ -24,11 +24,12 @@ class Lines:
         what does not happen unless it is.
         """
         self.path, self._points, self._without = path, points, without
-        self.is_broken = False
+        self.is_broken, self._synced = False, 0
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.found = self._read()
+            os.fsync(self._file)  # who wrote the last line may have died before
             sync_folder(path.parent)
         except BlockingIOError:
             os.close(self._file)
@@ -50,10 +51,15 @@ class Lines:
             os.close(self._file)
         self._file, self.is_broken = -1, True
 
-    def read_anew(self) -> list[bytes]:
-        """Return the lines that are there after a failed write; ConfigError if that fails."""
+    def cut_back(self) -> list[bytes]:
+        """Return the lines that are on disk after a failed write, and cut off all others.
+
+        What a failed sync leaves in memory reads as if it were on disk, and later syncs pass over
+        it (Rebello et al., "Can applications recover from fsync failures?", ATC 2020): so nothing
+        counts that was written since the last sync that went well. ConfigError if that fails.
+        """
         try:
-            found = self._read()
+            found = self._read(self._synced)
         except OSError as error:
             raise self._failed("read", error) from error
         self.is_broken = False
@@ -70,21 +76,25 @@ class Lines:
             reach(self._points[0])
             if durable:
                 os.fsync(self._file)
+                self._synced = os.lseek(self._file, 0, os.SEEK_CUR)
                 reach(self._points[1])
         except OSError as error:
-            self.is_broken = True  # whether the line is there only a fresh look at the file tells
+            self.is_broken = True
             raise self._failed("written", error) from error
         if written < len(line):
             self.is_broken = True
             raise self._failed("written", OSError(0, "no space left for a whole line"))
 
-    def _read(self) -> list[bytes]:
-        """Return the whole lines, and cut off what is behind the last."""
+    def _read(self, size: int | None = None) -> list[bytes]:
+        """Return the whole lines, of ``size`` bytes if that is given; cut off what is behind."""
+        os.lseek(self._file, 0, os.SEEK_SET)
         with open(self._file, "rb", closefd=False) as file:
-            content = file.read()
+            content = file.read()[:size]
         whole = content.rfind(b"\n") + 1
+        if size is not None and whole < size:
+            raise OSError(0, f"only {whole} of {size} bytes are left")
         os.ftruncate(self._file, whole)
-        os.lseek(self._file, whole, os.SEEK_SET)
+        self._synced = os.lseek(self._file, whole, os.SEEK_SET)
         return content[:whole].splitlines()
 
     def _failed(self, what: str, error: OSError) -> ConfigError:

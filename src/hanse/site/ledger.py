@@ -48,13 +48,13 @@ class SiteLedger(LedgerFile):
         )  # fmt: skip
 
     def show(self, line: SignedConnection) -> None:
-        """Tell the coordinator the head, before what it debits leaves.
+        """Tell the coordinator the last entry on disk, before what it debits leaves.
 
         ConfigError if it knows of entries that are not here.
         """
         with self._witness_lock:
-            while self.head != self._witnessed:
-                asked = {"after": self._witnessed.json(), "head": (head := self.head).json()}
+            while (head := self.durable) != self._witnessed:
+                asked = {"after": self._witnessed.json(), "head": head.json()}
                 try:
                     line.request("POST", HEAD_PATH, asked)
                     self._witnessed = head

@@ -66,13 +66,13 @@ class ReleaseLog:
             self._lines.close()
 
     def open_anew(self) -> None:
-        """Read the file again after a failed write: only it tells whether the line is there.
+        """Go back to what is on disk after a failed write; does nothing without one.
 
-        Does nothing without one. ConfigError if the file cannot be read.
+        ConfigError if the file cannot be read.
         """
         with self._lock:
             if self._lines.is_broken and not self._lines.is_closed:
-                self._digests = self._parsed(self._lines.read_anew())
+                self._digests = self._parsed(self._lines.cut_back())
 
     def known(self, occasion: Occasion) -> str:
         """Return the digest by which ``occasion`` has left, or nothing."""
