@@ -215,8 +215,8 @@ PLANTED = (
     Planted(
         "half of the noise",
         "privacy/gaussian.py",
-        "    drawn *= stddev * math.sqrt(0.5)\n",
-        "    drawn *= stddev * math.sqrt(0.5) / 2\n",
+        "        drawn *= factor\n",
+        "        drawn *= factor / 2\n",
         ("tests/privacy/test_two_worlds.py",),
     ),
     Planted(

@@ -74,7 +74,7 @@ def batch(turn: Turn, step: int, n: int, rate: float) -> Tensor:
 
 
 def noised(total: np.ndarray, private: LocalPrivacy, turn: Turn, step: int) -> np.ndarray:
-    """Return ``total`` (float64, any shape) plus noise of standard deviation z·C a coordinate.
+    """Return ``total`` (float64, spent) plus noise of standard deviation z·C a coordinate.
 
     It comes out on a grid, of which z·C is 2^20 to 2^21 steps, rounded at random: see
     :class:`hanse.privacy.GaussianNoise` for what that leaves of a continuous Gaussian.
@@ -82,7 +82,8 @@ def noised(total: np.ndarray, private: LocalPrivacy, turn: Turn, step: int) -> n
     stddev = private.noise_multiplier * private.clip
     exponent = STEPS - math.floor(math.log2(stddev))
     chance = turn.stream(f"dp-sgd noise {step}")
-    drawn = rounded(total.size, stddev * 2.0**exponent, chance, total * 2.0**exponent)
+    total *= 2.0**exponent
+    drawn = rounded(total.size, stddev * 2.0**exponent, chance, total)
     drawn *= 2.0**-exponent
     return drawn
 
