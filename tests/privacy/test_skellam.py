@@ -267,7 +267,7 @@ def test_the_divergence_that_is_accounted_is_above_the_one_that_is(variance):
         )
         known = np.isfinite(there) & np.isfinite(here)
         bounds = rdp.divergence(Skellam(float(moved), float(moved), variance))
-        for order, bound in zip(rdp.ORDERS.tolist(), bounds, strict=True):
+        for order, bound in zip(rdp.ORDERS[rdp.WHOLE].tolist(), bounds[rdp.WHOLE], strict=True):
             if order > 32:
                 break
             terms = order * here[known] + (1 - order) * there[known]

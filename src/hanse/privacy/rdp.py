@@ -1,4 +1,4 @@
-"""Rényi differential privacy (Mironov, arXiv:1702.07476): of each event, at integer orders.
+"""Rényi differential privacy (Mironov, arXiv:1702.07476): of each event, at some orders.
 
 An upper bound everywhere; loose where the sampling rate is small, as it is in federated learning.
 It is what is computed where there is no grid of privacy losses, and where dp-accounting is missing.
@@ -24,10 +24,17 @@ from hanse.core.dp_events import (
 )
 from hanse.errors import ConfigError
 
+BETWEEN: Final = (1.25, 1.5, 1.75, 2.5, 3.5, 4.5)
 ORDERS: Final = np.array(
-    [*range(2, 65), *range(68, 129, 4), *range(144, 257, 16), 320, 384, 512, 768, 1024]
-)
+    sorted([*BETWEEN, *range(2, 65), *range(68, 129, 4), *range(144, 257, 16),
+            320, 384, 512, 768, 1024])
+)  # fmt: skip
+WHOLE: Final = np.floor(ORDERS) == ORDERS
+"""Which orders are integers: of some events only these have a bound that is known."""
 Orders = NDArray[np.float64]
+FLAT, SHARP, FINE = 1e3, 0.05, 8
+"""Noise that is integrated over, and steps in what is less of it and its square."""
+LOG_ROOT: Final = math.log(math.sqrt(2 * math.pi))
 LEAST: Final = 1e-100
 """Less noise than this is none."""
 
@@ -36,7 +43,7 @@ def epsilon(event: Event, delta: float) -> float:
     """Return ε at ``delta``, by the conversion of Canonne, Kamath and Steinke (arXiv:2004.00010,
     Proposition 12): the least over orders α of RDP + ln(1 − 1/α) − ln(δ·α)/(α − 1).
     """
-    divergences, orders = divergence(event), ORDERS.astype(np.float64)
+    divergences, orders = divergence(event), ORDERS
     if not divergences.any():
         return 0.0
     found = divergences + np.log1p(-1 / orders) - np.log(delta * orders) / (orders - 1)
@@ -46,7 +53,7 @@ def epsilon(event: Event, delta: float) -> float:
 @lru_cache(maxsize=4096)
 def divergence(event: Event) -> Orders:
     """Return the Rényi divergence between neighbours at each of ORDERS, at most."""
-    orders = ORDERS.astype(np.float64)
+    orders = ORDERS
     match event:
         case Nothing():
             return np.zeros_like(orders)
@@ -70,7 +77,7 @@ def divergence(event: Event) -> Orders:
 
 def _gaussian(multiplier: float) -> Orders:
     """α/(2z²) (Mironov 2017, Corollary 3)."""
-    orders = ORDERS.astype(np.float64)
+    orders = ORDERS
     if multiplier < LEAST:
         return np.full_like(orders, math.inf)
     return orders / (2 * multiplier) / multiplier
@@ -80,7 +87,7 @@ def _laplace(multiplier: float) -> Orders:
     """Mironov 2017, Proposition 6, with λ = b/C and p = 1/λ taken out, so that much noise does not
     cancel to nothing; what rounding may still take is added.
     """
-    orders = ORDERS.astype(np.float64)
+    orders = ORDERS
     if multiplier < LEAST:
         return np.full_like(orders, math.inf)
     pure = 1 / multiplier
@@ -90,18 +97,20 @@ def _laplace(multiplier: float) -> Orders:
 
 def _skellam(l1: float, l2: float, variance: float) -> Orders:
     """Agarwal, Kairouz, Liu (arXiv:2110.04995), their bound for integer orders."""
-    orders = ORDERS.astype(np.float64)
+    orders = ORDERS
     if not l2:
         return np.zeros_like(orders)
     if variance < LEAST:
         return np.full_like(orders, math.inf)
     first = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * variance) / variance
-    return orders * l2**2 / (2 * variance) + np.minimum(first, 3 * l1 / (2 * variance))
+    found = orders * l2**2 / (2 * variance) + np.minimum(first, 3 * l1 / (2 * variance))
+    return np.where(WHOLE, found, math.inf)
 
 
 def _poisson(rate: float, inner: Event) -> Orders:
     """Mironov, Talwar, Zhang (arXiv:1908.10530), §3.3: for a Gaussian and integer α,
-    exp((α−1)·RDP) = Σ_k C(α, k) (1−q)^(α−k) q^k exp((k² − k)/(2z²)).
+    exp((α−1)·RDP) = Σ_k C(α, k) (1−q)^(α−k) q^k exp((k² − k)/(2z²)); for others the integral that
+    this is.
 
     Of anything else it is that of the event itself: a sample is a mixture of it with what does not
     depend on the record, and the divergence is quasi-convex (van Erven, Harremoës,
@@ -115,19 +124,47 @@ def _poisson(rate: float, inner: Event) -> Orders:
     if precision is None or not 0 < precision < math.inf:
         return divergence(inner)
     multiplier = 1 / math.sqrt(precision)
-    return np.array([_poisson_at(int(order), rate, multiplier) for order in ORDERS])
+    return np.array([_poisson_at(order, rate, multiplier) for order in ORDERS.tolist()])
 
 
-def _poisson_at(order: int, rate: float, multiplier: float) -> float:
+def _poisson_at(order: float, rate: float, multiplier: float) -> float:
     """Return the divergence at one order. Without its exponentials the sum is 1: that is taken off
     term by term, so that nothing cancels where the rest is next to nothing.
     """
+    if not order.is_integer():
+        return _integrated(order, rate, multiplier)
+    order = int(order)
     k = np.arange(2, order + 1, dtype=np.float64)
     terms = _log_binomials(order)[2:] + (order - k) * math.log1p(-rate) + k * math.log(rate)
     growth = k * (k - 1) / (2 * multiplier) / multiplier
     terms += growth + np.log(-np.expm1(-growth))
     excess = float(np.logaddexp.reduce(terms))
     return float(np.logaddexp(0.0, excess)) / (order - 1)
+
+
+def _integrated(order: float, rate: float, multiplier: float) -> float:
+    """Return ln E[(1 + t)^α]/(α − 1), t = q·(exp((2x − 1)/(2z²)) − 1) and x from N(0, z²)
+    (arXiv:1908.10530, Theorem 4), by the trapezoidal rule, and what rounding may take.
+
+    The integrand is analytic but for 1 + t = 0, which is πz² off the real line: with steps of h the
+    rule is off by about exp(−2π·y/h + y²/(2z²)) for any y below that (Trefethen, Weideman, SIAM
+    Review 56(3), Theorem 5.1), which is less than e^−200 here. The integrand's mass is within
+    14 z of 0 or of α. Since E[t] = 0, α·t is taken off, and what is left is never negative.
+    """
+    if multiplier > FLAT or multiplier < SHARP:
+        return _poisson_at(float(math.ceil(order)), rate, multiplier)  # it grows with the order
+    step = multiplier * min(1.0, multiplier) / FINE
+    x = np.arange(-14 * multiplier, order + 14 * multiplier, step)
+    power = (2 * x - 1) / (2 * multiplier**2)
+    logs = order * np.logaddexp(math.log1p(-rate), math.log(rate) + power)
+    weights = -((x / multiplier) ** 2) / 2 + math.log(step / multiplier) - LOG_ROOT
+    whole = float(np.logaddexp.reduce(logs + weights))
+    if whole > 0.1:
+        return (whole + 1e-11) / (order - 1)
+    t = rate * np.expm1(power)
+    terms = np.exp(weights) * (np.expm1(order * np.log1p(t)) - order * t)
+    rounding = 1e-14 * float(np.abs(np.exp(weights) * order * t).sum())
+    return math.log1p(float(terms.sum()) * (1 + 1e-11) + rounding) / (order - 1)
 
 
 def _fixed(rate: float, inner: Event) -> Orders:
@@ -140,7 +177,10 @@ def _fixed(rate: float, inner: Event) -> Orders:
         return np.zeros(len(ORDERS))
     if rate == 1 or multiplier < LEAST:
         return _gaussian(multiplier)
-    return np.array([_fixed_at(int(order), rate, multiplier) for order in ORDERS])
+    return np.array([
+        _fixed_at(int(order), rate, multiplier) if order.is_integer() else math.inf
+        for order in ORDERS.tolist()
+    ])  # fmt: skip
 
 
 def _fixed_at(order: int, rate: float, multiplier: float) -> float:
