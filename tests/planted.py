@@ -220,6 +220,13 @@ PLANTED = (
         ("tests/privacy/test_two_worlds.py",),
     ),
     Planted(
+        "each row of a person is clipped to what all of them may be",
+        "train/torch_private.py",
+        "return numbers, private.clip / of.to(",
+        "return numbers, private.clip * (of > 0).to(",
+        ("tests/train/test_persons.py",),
+    ),
+    Planted(
         "the noise of a real run comes from its seed",
         "site/job.py",
         "        draw = secret.fresh if is_secret else seeds.stream\n",

@@ -139,7 +139,7 @@ def test_the_coordinator_is_not_excepted(tmp_path):
         ({"by": "examples"}, PipelineError, "hides each of them", "uniform"),
         ({"release": "per-site"}, ConfigError, "exact metrics leave", "none"),
         ({"release": "sum"}, ConfigError, "exact metrics leave", "none"),
-        ({"top": "[privacy]\ndelta = 1e-5\n"}, ConfigError, "single examples only", "example"),
+        ({"top": "[privacy]\ndelta = 1e-5\n"}, ConfigError, "hides one example only", "example"),
         (
             {"top": '[privacy]\ndelta = 1e-5\nunit = "site"\nepsilon = 3.0\n'},
             ConfigError,

@@ -88,10 +88,11 @@ def parse(path: str | Path, overrides: Iterable[str] = ()) -> RunFile:
     promised = _table(Privacy, top, "privacy") if "privacy" in top else None
     clients, steps = len(sites) or (split.clients if split else 0), top.get("pipeline", ())
     local: Document = top.get("local", {})
-    if promised is not None and promised.epsilon is not None and promised.unit == "example":
-        local = _trained(local, promised, top["rounds"])
-    elif promised is not None and promised.epsilon is not None:
-        steps = _noised(steps, promised, strategy.sampler, quorum, clients, top["rounds"])
+    if promised is not None and promised.epsilon is not None:
+        if promised.unit in ("person", "example"):
+            local = _trained(local, promised, top["rounds"])
+        else:
+            steps = _noised(steps, promised, strategy.sampler, quorum, clients, top["rounds"])
     evaluation, central = _evaluation(top.get("evaluation", {}))
     found = RunFile(
         path=path,
@@ -300,7 +301,8 @@ def _trained(local: Document, promised: Privacy, rounds: int) -> Document:
     rate: Any = private.get("sampling_rate")
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         return local  # what is wrong with it is told when it is read
-    found = needed_in_training(promised, rate, steps, rounds)
+    sites: Any = private.get("sites_per_person", 1)
+    found = needed_in_training(promised, rate, steps * (sites if type(sites) is int else 1), rounds)
     return {**local, "privacy": {**private, "noise_multiplier": found}}
 
 

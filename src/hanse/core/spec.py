@@ -105,12 +105,13 @@ class Privacy:
     ``epsilon``: the promise, which the noise is checked against; None for none, and the ε that the
     noise gives is computed at ``delta``. ``against``: whoever gets the models and nothing else
     (``recipients``), ``sites``, who also see who takes part, or the ``coordinator``. ``unit``: all
-    data of one client, which is called a ``site`` where it is one, or one ``example``, a row.
+    data of one client, which is called a ``site`` where it is one; or by noise in training all
+    rows of one ``person``, or one ``example``, a row.
     """
 
     delta: float
     epsilon: float | None = None
-    unit: Literal["client", "site", "example"] = "client"
+    unit: Literal["client", "site", "person", "example"] = "client"
     against: Against = "recipients"
 
     def __post_init__(self) -> None:
@@ -191,19 +192,28 @@ class RunSpec:
         """Refuse a promise for a unit that no noise of the run hides."""
         if self.privacy is None:
             return
-        if self.privacy.unit == "example":
-            if self.local.privacy is None:
+        unit, private = self.privacy.unit, self.local.privacy
+        if unit in ("person", "example"):
+            if private is None:
                 raise ConfigError(
-                    '[privacy] promises something for unit = "example", and clients train without '
+                    f'[privacy] promises something for unit = "{unit}", and clients train without '
                     "noise",
                     hint="add [local.privacy] with clip, noise_multiplier and sampling_rate",
                 )
-        elif not self.bound.facts.is_private:
-            if self.local.privacy is not None:
+            if private.unit != unit:
                 raise ConfigError(
-                    f'[privacy] promises something for unit = "{self.privacy.unit}", all data of a '
-                    "client, and the noise in its training hides single examples only",
-                    hint='write unit = "example"; or add [[pipeline]] step = "gaussian_noise"',
+                    f'[privacy] promises something for unit = "{unit}", and the noise in training '
+                    f"hides one {private.unit}",
+                    hint=f'write unit = "{unit}" in [local.privacy] too, or "{private.unit}" in '
+                    "both",
+                )
+        elif not self.bound.facts.is_private:
+            if private is not None:
+                raise ConfigError(
+                    f'[privacy] promises something for unit = "{unit}", all data of a client, and '
+                    f"the noise in its training hides one {private.unit} only",
+                    hint=f'write unit = "{private.unit}"; or add [[pipeline]] step = '
+                    '"gaussian_noise"',
                 )
             raise ConfigError(
                 "[privacy] promises something, and no step of the pipeline adds noise",

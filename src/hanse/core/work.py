@@ -8,13 +8,16 @@ from hanse.core.canonical import Json
 from hanse.errors import ConfigError
 
 OptimizerName = Literal["sgd", "adam", "adamw", "task"]
+InTraining = Literal["example", "person"]
+MOST_ROWS = 1_000_000
 LEAST_CLIP, LARGEST_CLIP = 2.0**-40, 2.0**40
 LARGEST_MULTIPLIER = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPrivacy:
-    """Training at a client by DP-SGD (Abadi et al., arXiv:1607.00133), which hides one example.
+    """Training at a client by DP-SGD (Abadi et al., arXiv:1607.00133), which hides one example, or
+    one person.
 
     Each step takes each of the client's examples by itself with probability ``sampling_rate``
     (Poisson), clips the gradient of each one taken to L2 norm ``clip``, sums them, adds Gaussian
@@ -31,6 +34,14 @@ class LocalPrivacy:
     and all that the pipeline does to the update come after it, and cost nothing.
 
     What is hidden is one row of data: a person of whom there are k rows is hidden k times worse.
+    With ``unit = "person"`` it is all rows of a person at this client. Then each *person* is taken
+    by itself with ``sampling_rate``; of more than ``rows_per_person`` rows so many are drawn, by
+    secret chance; and of m rows each gradient is clipped to ``clip``/m. So all that a person adds
+    to the sum is at most ``clip`` long, and m, like the draw, follows from that person's rows
+    alone: neighbours, of whom one lacks a person, are told apart as little as those that lack an
+    example. A person at up to ``sites_per_person`` s clients is in s such mechanisms, each with
+    noise of its own: theirs compose, s times as many steps.
+
     Counts that follow from the data (examples, loss) stay at the client. Not hidden: that the
     client takes part, and failures that its data provoke.
     """
@@ -38,15 +49,19 @@ class LocalPrivacy:
     clip: float
     noise_multiplier: float
     sampling_rate: float
-    unit: Literal["example"] = "example"
+    unit: InTraining = "example"
+    rows_per_person: int | None = None
+    sites_per_person: int = 1
 
     def __post_init__(self) -> None:
         """Refuse numbers that bound or hide nothing."""
-        if self.unit != "example":
+        if self.unit not in ("example", "person"):
             raise ConfigError(
-                f'unit = "{self.unit}" in [local.privacy]: a client hides single examples there',
-                hint='write unit = "example"; a whole client is hidden by noise in the pipeline',
+                f'unit = "{self.unit}" in [local.privacy]: examples or persons are hidden there',
+                hint='write unit = "example" or "person"; a whole client is hidden by noise in the '
+                "pipeline",
             )
+        self._check_persons()
         if not LEAST_CLIP <= self.clip <= LARGEST_CLIP:
             raise ConfigError(
                 f"clip = {self.clip:g} in [local.privacy] bounds no gradient",
@@ -64,9 +79,27 @@ class LocalPrivacy:
                 hint="give batch_size over the number of rows that a site has, about",
             )
 
+    def _check_persons(self) -> None:
+        rows, sites = self.rows_per_person, self.sites_per_person
+        for name, number in (("rows_per_person", rows), ("sites_per_person", sites)):
+            if number is not None and (type(number) is not int or not 1 <= number <= MOST_ROWS):
+                raise ConfigError(
+                    f"{name} = {number} in [local.privacy] is no number of them",
+                    hint=f"give a whole number from 1 to {MOST_ROWS}",
+                )
+        if self.unit == "example" and (rows is not None or sites != 1):
+            raise ConfigError(
+                'rows_per_person or sites_per_person beside unit = "example" in [local.privacy]',
+                hint='write unit = "person", and say in data(site) whose each row is: '
+                "hanse.data.OfPersons(train, ids)",
+            )
+
     def settings(self) -> dict[str, Json]:
-        """Return the settings as a table of a run file."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Return the settings as a table of a run file, those of the other unit left out."""
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.unit == "example":
+            del told["sites_per_person"]
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hanse.data.partition import (
     Quantity,
     Shards,
 )
+from hanse.data.persons import OfPersons
 from hanse.data.split import train_test_split
 from hanse.data.summary import Summary, summary
 from hanse.data.synthetic import synthetic
@@ -23,6 +24,7 @@ __all__ = [
     "ByColumn",
     "Dirichlet",
     "Iid",
+    "OfPersons",
     "Partitioner",
     "Quantity",
     "Shards",

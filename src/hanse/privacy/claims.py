@@ -9,9 +9,10 @@ arXiv:1807.01647). That holds for as long as seed and participation stay with th
 Noise of a client's own (*local*) promises the same to all three. A neighbour's client reports too,
 its share nothing but noise, so that it is asked or not tells nothing: sampling gains nothing.
 
-Noise in a client's training (``[local.privacy]``) hides one *example* from all three alike: its
-update is noised before it leaves. A round is its steps, each a Gaussian mechanism of a Poisson
-sample of the client's examples, and a client is counted as if every round asked it. That cohorts
+Noise in a client's training (``[local.privacy]``) hides one *example*, or one *person*, from all
+three alike: its update is noised before it leaves. A round is its steps, each a Gaussian mechanism
+of a Poisson sample of the client's examples, or persons; a person at s clients is in s times as
+many. And a client is counted as if every round asked it. That cohorts
 are drawn is not counted: all steps of a round are of the same draw, which is one for all of them.
 
 Noise in shares (*distributed*) is of that kind. Whoever sees the total has all of it against them,
@@ -20,7 +21,6 @@ a site all but its own, and the coordinator, while sums are plain, only that of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from hanse.core.dp_events import Event, Gaussian, PoissonSampled, Repeated
 from hanse.core.facts import Facts, SharedNoise
@@ -40,7 +40,7 @@ class Claim:
     observer: Against
     event: Event | None
     epsilon: Epsilon | None
-    unit: Literal["client", "example"] = "client"
+    unit: Unit = "client"
 
 
 def told(
@@ -83,7 +83,9 @@ def needed(
 
 
 def trained(private: LocalPrivacy, steps: int, rounds: int) -> Event:
-    """Return what ``rounds`` rounds of ``steps`` steps of DP-SGD each tell of one example."""
+    """Return what ``rounds`` rounds of ``steps`` steps of DP-SGD at one client each tell of one
+    example, or person.
+    """
     noise = Gaussian(private.noise_multiplier)
     rate = private.sampling_rate
     return Repeated(noise if rate == 1 else PoissonSampled(rate, noise), steps * rounds)
@@ -124,22 +126,23 @@ def unknown_to(observer: Against, shared: SharedNoise) -> int:
 
 def claims(spec: RunSpec, rounds: int | None = None) -> tuple[Claim, ...]:
     """Return what ``rounds`` rounds of a run tell, by default all that it has planned: of a client,
-    where there is noise on shares or total, and of an example, where there is in training.
+    where there is noise on shares or total, and of an example or a person, where there is in
+    training.
 
     The schedule counts, not what came of it: a round that nobody reported in has released noise
     all the same.
     """
     planned = spec.rounds if rounds is None else rounds
-    return (*_of_a_client(spec, planned), *_of_an_example(spec, planned))
+    return (*_of_a_client(spec, planned), *_within_a_client(spec, planned))
 
 
-def _of_an_example(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
+def _within_a_client(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
     private, delta = spec.local.privacy, spec.privacy and spec.privacy.delta
     if private is None:
         return ()
     assert spec.local.steps is not None, "private training has a number of steps"
-    event = trained(private, spec.local.steps, planned)
-    return tuple(_claim(observer, event, delta, "example") for observer in OBSERVERS)
+    event = trained(private, spec.local.steps * private.sites_per_person, planned)
+    return tuple(_claim(observer, event, delta, private.unit) for observer in OBSERVERS)
 
 
 def _of_a_client(spec: RunSpec, planned: int) -> tuple[Claim, ...]:
@@ -180,7 +183,7 @@ def release_of(spec: RunSpec) -> Tells:
         assert spec.local.steps is not None, "private training has a number of steps"
         event = trained(spec.local.privacy, spec.local.steps, 1)
         for observer in OBSERVERS:
-            tells[observer] = {**tells.get(observer, {}), "example": event}
+            tells[observer] = {**tells.get(observer, {}), spec.local.privacy.unit: event}
     return tells
 
 
@@ -202,7 +205,7 @@ def _claim(
     observer: Against,
     event: Event,
     delta: float | None,
-    unit: Literal["client", "example"] = "client",
+    unit: Unit = "client",
 ) -> Claim:
     return Claim(observer, event, None if delta is None else spent(event, delta), unit)
 
@@ -232,7 +235,7 @@ def check(spec: RunSpec) -> None:
     privacy = spec.privacy
     if privacy is None or privacy.epsilon is None:
         return
-    unit = "example" if privacy.unit == "example" else "client"
+    unit: Unit = "client" if privacy.unit == "site" else privacy.unit
     kept = [claim for claim in claims(spec) if claim.unit == unit]
     claim = next(claim for claim in kept if claim.observer == privacy.against)
     if claim.epsilon is None:
@@ -249,7 +252,7 @@ def check(spec: RunSpec) -> None:
 
 def _multiplier(spec: RunSpec, unit: Unit) -> float:
     """Return the noise multiplier that hides ``unit`` as it stands in the run."""
-    if unit == "example":
+    if unit != "client":
         return spec.local.example_multiplier
     noise = next(step for step in spec.pipeline.steps if step.kind == "noise")
     return float(getattr(noise, "noise_multiplier", 0.0))

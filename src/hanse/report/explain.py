@@ -78,9 +78,12 @@ def _local(file: RunFile) -> str:
     if local.privacy is None:
         return said
     private = local.privacy
+    unit, of = ("row", "") if private.unit == "example" else ("person", "all its rows together ")
+    if private.rows_per_person is not None:
+        of = f"at most {private.rows_per_person} of its rows, together "
     return (
-        f"{local.optimizer}{rate}; {amount} by DP-SGD: each row with probability "
-        f"{private.sampling_rate:g}, clipped to {private.clip:g}, noise of multiplier "
+        f"{local.optimizer}{rate}; {amount} by DP-SGD: each {unit} with probability "
+        f"{private.sampling_rate:g}, {of}clipped to {private.clip:g}, noise of multiplier "
         f"{private.noise_multiplier:g}, divided by {local.batch_size}"
     )
 

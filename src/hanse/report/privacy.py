@@ -25,6 +25,10 @@ UNIT = (
     "That is all data of one site or simulated client. A person of whom two of them hold data is "
     "not covered; a person of whom only one does, is."
 )
+PERSON = (
+    "That is all rows of one person in a client's training data; data(site) says whose they are. "
+    "Test data are not trained on, and not covered."
+)
 EXAMPLE = (
     "That is one row of one client's training data. A person of whom there are k rows, at one "
     "client or at several, is hidden by k·ε only, at a δ that is more than k times as large. Test "
@@ -47,10 +51,10 @@ def privacy(spec: RunSpec, *, simulated: bool) -> tuple[Section, ...]:
     """
     found = claims(spec)
     of_clients = [claim for claim in found if claim.unit == "client"]
-    of_examples = [claim for claim in found if claim.unit == "example"]
+    within = [claim for claim in found if claim.unit != "client"]
     return (
         *([_of_a_client(spec, of_clients, simulated=simulated)] if of_clients else []),
-        *([_of_an_example(spec, of_examples, simulated=simulated)] if of_examples else []),
+        *([_within_a_client(spec, within, simulated=simulated)] if within else []),
     )
 
 
@@ -66,21 +70,27 @@ def _titled(
     )
 
 
-def _of_an_example(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:
+def _within_a_client(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:
+    private = spec.local.privacy
+    assert private is not None, "an example or a person is hidden by noise in training"
     rows = [(WHO[claim.observer], _figure(claim), _how_of_steps(claim, spec)) for claim in found]
-    notes = [EXAMPLE] if spec.privacy is not None else [NO_DELTA, EXAMPLE]
-    return _titled("example", spec, rows, [*notes, SIMULATED] if simulated else notes)
+    notes = [EXAMPLE if private.unit == "example" else PERSON]
+    if spec.privacy is None:
+        notes.insert(0, NO_DELTA)
+    return _titled(private.unit, spec, rows, [*notes, SIMULATED] if simulated else notes)
 
 
 def _how_of_steps(claim: Claim, spec: RunSpec) -> str:
     private = spec.local.privacy
-    assert private is not None, "an example is hidden by noise in training"
-    drawn = f", of examples drawn with probability {private.sampling_rate:g}"
+    assert private is not None, "an example or a person is hidden by noise in training"
+    drawn = f", of {private.unit}s drawn with probability {private.sampling_rate:g}"
     said = f"each of {plural(spec.local.steps or 0, 'step')} a round the noise"
     said += drawn if private.sampling_rate < 1 else ""
+    if private.sites_per_person > 1:
+        said += f", at {private.sites_per_person} clients"
     if claim.epsilon is None:
         return said
-    return f"{said}; neighbours {claim.epsilon.relation} example; {_by(claim.epsilon)}"
+    return f"{said}; neighbours {claim.epsilon.relation} {private.unit}; {_by(claim.epsilon)}"
 
 
 def _of_a_client(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:

@@ -52,7 +52,7 @@ def promises(spec: RunSpec, *, known: bool = True, simulated: bool = True) -> tu
         _sums(spec),
         _observers(spec),
         _bytes(spec, known=known),
-        limits(*_limits(spec.bound.facts), simulated=simulated),
+        limits(*_limits(spec), simulated=simulated),
     )
 
 
@@ -264,8 +264,10 @@ def _sight_of_evaluation(spec: RunSpec) -> list[Cells]:
     return [(what, f"{counts}; it hands on their sum only", "no", "no")]
 
 
-def _limits(facts: Facts) -> list[str]:
-    notes = list[str]()
+def _limits(spec: RunSpec) -> list[str]:
+    facts, notes = spec.bound.facts, list[str]()
+    private = spec.local.privacy
+    rows = "persons" if private is not None and private.unit == "person" else "rows"
     if facts.visible == "each":
         before = ", before the noise" if facts.noise_multiplier else ""
         before = ", under its own noise" if facts.is_noised_by_clients else before
@@ -299,8 +301,8 @@ def _limits(facts: Facts) -> list[str]:
     if facts.example_multiplier:
         notes.append(
             f"The noise in training (multiplier {facts.example_multiplier:g}, per step) "
-            "hides single rows against everybody, by as much as ε says and no more. What is true "
-            "of many rows of a site, and whom it treats or serves at large, it does not hide."
+            f"hides single {rows} against everybody, by as much as ε says and no more. What is "
+            "true of many rows of a site, and whom it treats or serves at large, it does not hide."
         )
     return notes
 

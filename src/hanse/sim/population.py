@@ -12,6 +12,7 @@ import numpy as np
 from hanse.core import seeds
 from hanse.core.canonical import Json
 from hanse.data import ByColumn, Partitioner, summary
+from hanse.data.persons import OfPersons
 from hanse.data.site import Site, check_id
 from hanse.errors import ConfigError, DataError, TaskError
 from hanse.train.userland import userland
@@ -80,6 +81,7 @@ MOST_SUMMARISED = 200
 
 def arrays_of(train: Any) -> Any:
     """Return a data set's arrays, targets last, or None if it is read item by item."""
+    train = train.dataset if isinstance(train, OfPersons) else train
     return train if isinstance(train, tuple | list) else getattr(train, "tensors", None)  # pyright: ignore[reportUnknownVariableType]
 
 

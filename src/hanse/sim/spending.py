@@ -97,5 +97,5 @@ def _cap(epsilon: float, spec: RunSpec) -> Cap:
     privacy = spec.privacy
     if privacy is None:
         return Cap(epsilon, DELTA, against="recipients")
-    unit = "example" if privacy.unit == "example" else "client"
+    unit: Unit = "client" if privacy.unit == "site" else privacy.unit
     return Cap(epsilon, privacy.delta, unit, privacy.against)

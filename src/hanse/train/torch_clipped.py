@@ -52,8 +52,9 @@ class Each:
         written = [g.each for g, _ in self.parts if isinstance(g, Written)]
         return sum(part.numel() * part.element_size() for each in written for part in each)
 
-    def clipped(self, clip: float, into: Sums) -> None:
-        """Add the clipped sum to ``into``, by parameter: min(1, clip/norm) times each.
+    def clipped(self, clip: float | Tensor, into: Sums) -> None:
+        """Add the clipped sum to ``into``, by parameter: min(1, clip/norm) times each. ``clip``:
+        for all, or for each [B].
 
         A gradient that is not finite, or so long that its square is not, counts as zero; so does
         one of which less than 2^-100 would be left: float32 has no such factor to a part in ROOM.
@@ -126,8 +127,10 @@ class Clipped:
     ways: Sequence[Way]
     at_once: int
 
-    def add(self, inputs: Tensors, targets: Tensor, clip: float, into: Sums) -> None:
-        """Add the clipped sum over a batch to ``into``, by parameter."""
+    def add(self, inputs: Tensors, targets: Tensor, clip: float | Tensor, into: Sums) -> None:
+        """Add the clipped sum over a batch to ``into``, by parameter. ``clip``: for all, or for
+        each [B].
+        """
         for way in self.ways:
             each = way(inputs, targets)
             if each is not None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, TensorDataset, default_collate
 
+from hanse.data.persons import OfPersons
 from hanse.errors import DataError, TaskError
 
 CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -28,11 +30,12 @@ REALS = (
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Inputs and targets as whole tensors; the fast path."""
+    """Inputs and targets as whole tensors; the fast path. ``persons``: whose each row is."""
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
     is_channels_last: bool = False
+    persons: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -58,7 +61,9 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A data set that is read item by item (images from disk, augmentation)."""
+    """A data set that is read item by item (images from disk, augmentation). ``persons``: whose
+    each row is.
+    """
 
     dataset: Any
     loss: nn.Module
@@ -67,6 +72,7 @@ class Items:
     site: str
     is_uniform: bool = True
     is_channels_last: bool = False
+    persons: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -109,7 +115,7 @@ def union(parts: Sequence[Rows | Items]) -> Rows | Items:
         return Rows(columns, targets, all(part.is_channels_last for part in rows))
     whole = ConcatDataset([p.dataset if isinstance(p, Items) else p.dataset() for p in parts])
     first = next(part for part in parts if isinstance(part, Items))
-    return replace(first, dataset=whole, site="pooled", is_uniform=False)
+    return replace(first, dataset=whole, site="pooled", is_uniform=False, persons=None)
 
 
 def prepare(
@@ -118,9 +124,13 @@ def prepare(
     """Bring ``dataset`` into one of the two forms.
 
     It is ``(inputs, targets)`` as arrays or tensors, a ``TensorDataset``, or any map-style
-    ``Dataset`` whose items are ``(input, …, target)``. Raises DataError if it is empty, if a number
-    is NaN or infinite, or if targets are not what the loss takes.
+    ``Dataset`` whose items are ``(input, …, target)``; or one of these :class:`OfPersons`. Raises
+    DataError if it is empty, if a number is NaN or infinite, or if targets are not what the loss
+    takes.
     """
+    if isinstance(dataset, OfPersons):
+        found = prepare(dataset.dataset, loss, dtype, device, site)
+        return replace(found, persons=dataset.numbers(found.n))
     if isinstance(dataset, TensorDataset):
         dataset = dataset.tensors
     if isinstance(dataset, tuple | list):

@@ -21,6 +21,7 @@ from hanse.core.layout import Vector
 from hanse.core.metrics import BEYOND, Metric, fixed
 from hanse.core.step import Integers
 from hanse.core.work import Train, steps_of
+from hanse.data.persons import OfPersons
 from hanse.errors import TaskError
 from hanse.train.local import Trained, Turn
 from hanse.train.torch_block import TorchBlocks
@@ -107,7 +108,8 @@ class TorchKernel:
         Arrays of a kind that was tried before are not tried again.
         """
         dtype, device = self.model.flat.dtype, self.model.device
-        is_arrays = isinstance(dataset, tuple | list | TensorDataset)
+        rows = dataset.dataset if isinstance(dataset, OfPersons) else dataset
+        is_arrays = isinstance(rows, tuple | list | TensorDataset)
         with (
             nullcontext() if is_arrays else self._chance(turn, "prepare", everywhere=True),
             userland(site=turn.client, phase="reading the data set"),

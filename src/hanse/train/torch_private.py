@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from hanse.core.work import LocalPrivacy, LocalTraining, Train
-from hanse.errors import ConfigError, TaskError
+from hanse.errors import ConfigError, DataError, TaskError
 from hanse.privacy.gaussian import rounded
 from hanse.train.local import Turn
 from hanse.train.torch_clipped import WRITTEN, Alone, Clipped, Each, Mapped, Sums
@@ -73,6 +74,28 @@ def batch(turn: Turn, step: int, n: int, rate: float) -> Tensor:
     return torch.from_numpy(np.flatnonzero(drawn < rate))
 
 
+def by_person(
+    turn: Turn, step: int, persons: NDArray[np.int64], rate: float, most: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the rows of a step, and of how many of its person each is one.
+
+    ``persons`` [n]: whose each row is. Each person is taken by itself with ``rate``; of more than
+    ``most`` rows so many are drawn.
+    """
+    chance = turn.stream(f"dp-sgd batch {step}")
+    taken = chance.random(int(persons.max()) + 1) < rate
+    numbers = np.flatnonzero(taken[persons])
+    whose = persons[numbers]
+    order = np.lexsort((chance.random(len(numbers)), whose))
+    numbers, whose = numbers[order], whose[order]
+    starts, counts = np.unique(whose, return_index=True, return_counts=True)[1:]
+    rank = np.arange(len(whose)) - np.repeat(starts, counts)
+    of = np.minimum(np.repeat(counts, counts), most or len(whose))
+    kept = rank < of
+    order = np.argsort(numbers[kept])
+    return torch.from_numpy(numbers[kept][order]), torch.from_numpy(of[kept][order])
+
+
 def noised(total: np.ndarray, private: LocalPrivacy, turn: Turn, step: int) -> np.ndarray:
     """Return ``total`` (float64, spent) plus noise of standard deviation z·C a coordinate.
 
@@ -114,8 +137,8 @@ class PrivateTraining:
         optimizer = optimizer_of(local, self.model.parameters, self.own)
         self.model.training()
         for step in range(local.steps):
-            numbers = batch(turn, step, data.n, private.sampling_rate)
-            total = self._summed(clipped, data, numbers, private.clip)
+            numbers, clip = self._taken(data, private, turn, step)
+            total = self._summed(clipped, data, numbers, clip)
             self._move(noised(total, private, turn, step), local, work, optimizer)
         return {"examples": 0, "steps": local.steps, "seen": 0, "loss": 0}
 
@@ -124,18 +147,35 @@ class PrivateTraining:
         policy = "freeze" if self.model.is_frozen_statistics else None
         refuse(self.model.module, self.loss, "local" if roles & {"local", "buffer"} else policy)
 
+    def _taken(
+        self, data: Rows | Items, private: LocalPrivacy, turn: Turn, step: int
+    ) -> tuple[Tensor, float | Tensor]:
+        """Return the numbers of the rows of a step, and to what each is clipped."""
+        if private.unit == "example":
+            return batch(turn, step, data.n, private.sampling_rate), private.clip
+        if data.persons is None:
+            raise DataError(
+                f"{turn.client}: the run hides persons, and whose each row is is not said",
+                hint="return hanse.data.OfPersons(train, ids) from data(site), with an id for each "
+                "row",
+            )
+        rate, most = private.sampling_rate, private.rows_per_person
+        numbers, of = by_person(turn, step, data.persons, rate, most)
+        return numbers, private.clip / of.to(self.model.device, torch.float64)
+
     def _summed(
-        self, clipped: Clipped, data: Rows | Items, numbers: Tensor, clip: float
+        self, clipped: Clipped, data: Rows | Items, numbers: Tensor, clip: float | Tensor
     ) -> np.ndarray:
         """Return the sum of clipped gradients, flat, in float64. Within a part of the batch it is
-        added up in the model's dtype.
+        added up in the model's dtype. ``clip``: for all, or for each of ``numbers``.
         """
-        total = np.zeros(self.size)
+        total, at = np.zeros(self.size), 0
         for index in numbers.to(self.model.device).split(clipped.at_once):
             if not len(index):  # an empty tensor splits into itself
                 continue
             found: Sums = [None] * len(self.spans)
-            clipped.add(*data.batch(index), clip, found)
+            to = clip[at : (at := at + len(index))] if isinstance(clip, Tensor) else clip
+            clipped.add(*data.batch(index), to, found)
             for span, part in zip(self.spans, found, strict=True):
                 if part is not None:
                     total[span] += part.detach().double().flatten().numpy(force=True)
