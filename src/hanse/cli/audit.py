@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from hanse.cli.explain import Assignments, RunFilePath
 from hanse.cli.screen import Debug, out
 from hanse.config.parse import parse
+from hanse.report.folder import AUDITS, open_folder
+from hanse.report.html import write_report
 from hanse.report.privacy import figure
 from hanse.sim.audit import Audited, audit_run
 
@@ -24,18 +27,33 @@ def audit_command(
         float, typer.Option("--confidence", metavar="P", help="Of bound and interval.")
     ] = 0.95,
     assignments: Assignments = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="RUN", help="A run's folder, whose report shows it too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
     debug: Debug = False,
 ) -> None:
     """Simulate RUN.toml with canaries among its clients; say what its model gives away of them."""
     run = parse(run_file, assignments or ()).load()
+    if keep is not None:
+        open_folder(keep)  # which says what is wrong before a long audit
     audited = audit_run(run, canaries=canaries, seed=seed, confidence=confidence, rounds=rounds)
+    if keep is not None:
+        with (keep / AUDITS).open("a") as file:
+            file.write(json.dumps(told(audited)) + "\n")
+        write_report(keep)
     if as_json:
-        claimed = audited.claim and audited.claim.epsilon and audited.claim.epsilon.epsilon
-        told = {"claimed": claimed, "delta": audited.delta, "rounds": audited.spec.rounds}
-        print(json.dumps({**told, **asdict(audited.found)}))
+        print(json.dumps(told(audited)))
     else:
         out().print(said(audited), soft_wrap=True, highlight=False)
+
+
+def told(audited: Audited) -> dict[str, object]:
+    """Return an audit as JSON."""
+    claimed = audited.claim and audited.claim.epsilon and audited.claim.epsilon.epsilon
+    about = {"claimed": claimed, "delta": audited.delta, "rounds": audited.spec.rounds}
+    return {"attack": "canaries", **about, **asdict(audited.found)}
 
 
 def said(audited: Audited) -> str:

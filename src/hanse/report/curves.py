@@ -68,11 +68,11 @@ def draw(chart: Chart) -> Drawn:
     )
     parts = [
         text(0, _TOP, chart.title, class_="t b"),
-        *_axes(frame, chart.rounds),
-        *_hits(frame, chart.series),
+        *_axes(frame, chart),
+        *([] if chart.along else _hits(frame, chart.series)),
         *_curves(frame, chart),
     ]
-    return svg(WIDTH, HEIGHT, parts, f"{chart.title} by round")
+    return svg(WIDTH, HEIGHT, parts, f"{chart.title} by {chart.along or 'round'}")
 
 
 def _domain(chart: Chart) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def _domain(chart: Chart) -> tuple[float, float]:
     return (0.0 if chart.from_zero else low), high
 
 
-def _axes(frame: _Frame, rounds: int) -> list[Drawn]:
+def _axes(frame: _Frame, chart: Chart) -> list[Drawn]:
     x, y = frame.x, frame.y
     values = ticks(y.low, y.high)
     parts = list[Drawn]()
@@ -98,11 +98,19 @@ def _axes(frame: _Frame, rounds: int) -> list[Drawn]:
         parts.append(line(x.start, y.at(value), x.end, y.at(value), "grid"))
         parts.append(text(x.start - 6, y.at(value) + 4, label, class_="u", anchor="end"))
     below = y.start + 15
-    for n in round_ticks(rounds, 6):
-        parts.append(text(x.at(n), below, f"{n:,}", class_="u", anchor="middle"))
+    for n, label in _along(chart):
+        parts.append(text(x.at(n), below, label, class_="u", anchor="middle"))
     parts.append(line(x.start, y.start, x.end, y.start, "axis"))
-    parts.append(text(x.start - 6, below, "round", class_="u", anchor="end"))
+    parts.append(text(x.start - 6, below, chart.along or "round", class_="u", anchor="end"))
     return parts
+
+
+def _along(chart: Chart) -> list[tuple[float, str]]:
+    """Return places along the axis, and what stands there."""
+    if not chart.along:
+        return [(n, f"{n:,}") for n in round_ticks(int(chart.rounds), 6)]
+    values = ticks(0, chart.rounds, 6)[1:]
+    return list(zip(values, tick_labels(values), strict=True))
 
 
 def _hits(frame: _Frame, series: Sequence[Series]) -> list[Drawn]:
@@ -118,9 +126,9 @@ def _hits(frame: _Frame, series: Sequence[Series]) -> list[Drawn]:
     ]
 
 
-def _values(series: Sequence[Series], x: int) -> str:
+def _values(series: Sequence[Series], x: float) -> str:
     at = [(s.name, s.values[x]) for s in series if x in s.values]
-    return "\n".join([f"round {x}", *(f"{name}  {value}" for name, value in at)])
+    return "\n".join([f"round {x:.0f}", *(f"{name}  {value}" for name, value in at)])
 
 
 def _curves(frame: _Frame, chart: Chart) -> list[Drawn]:
@@ -157,7 +165,7 @@ def _curve(frame: _Frame, series: Series, label_y: float) -> Drawn:
     return tag("g", title, join(bands), join(paths), lead, dot, name, class_=class_)
 
 
-_Points = list[tuple[int, float, float, float]]
+_Points = list[tuple[float, float, float, float]]
 
 
 def _pieces(series: Series) -> list[_Points]:

@@ -21,6 +21,8 @@ from hanse.report.section import Section
 
 Table = dict[str, object]
 LONGEST_TEXT = 300
+AUDITS = "audits.jsonl"
+"""What attacks on the run have found, one a line."""
 _BESIDE = ("examples", "undefined")
 
 
@@ -68,6 +70,8 @@ class Record:
     population: Table
     environment: Table
     promises: Sequence[Section] = ()
+    privacy: Table = field(default_factory=dict[str, object])
+    audits: Sequence[object] = ()
 
     @cached_property
     def evaluations(self) -> list[Round]:
@@ -175,6 +179,8 @@ def _record(path: Path) -> Record:
         population=_load(path / "population.json"),
         environment=_load(path / "environment.json"),
         promises=_promises(path / "promises.json"),
+        privacy=_load(path / "privacy.json"),
+        audits=_lines(path / AUDITS),
     )
 
 

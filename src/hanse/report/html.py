@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hanse.report import curves, participation, partition, updates, words
+from hanse.report import curves, participation, partition, spent, updates, words
 from hanse.report.dots import glyphs
 from hanse.report.folder import Folder, Record, open_folder
 from hanse.report.numerals import duration, plural, short, spans
@@ -46,6 +46,8 @@ def told(folder: Folder) -> dict[str, object]:
         "shown": shown,
         **_results(folder),
         **_rounds(folder),
+        "spent": spent.read(folder),
+        "attacks": spent.attacks(folder),
         **_data(record),
         "promises": record.promises or (limits(),),
         "settings": list(settings(record).items()),

@@ -13,7 +13,7 @@ COLOURS = 8
 ALL_SITES = "all sites"
 _NAMES = {"auc": "AUC", "mse": "MSE", "mae": "MAE"}
 
-Values = Mapping[int, Interval]
+Values = Mapping[float, Interval]
 Read = Callable[[Round], float | None]
 
 
@@ -27,20 +27,23 @@ class Series:
     strong: bool = False
 
     @property
-    def known(self) -> list[tuple[int, float]]:
-        """The rounds that have a value."""
+    def known(self) -> list[tuple[float, float]]:
+        """The rounds that have a value, and it."""
         return [(x, v.mean) for x, v in self.values.items() if v.mean is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What to draw: ``reference`` is a named horizontal line."""
+    """What to draw: ``reference`` is a named horizontal line. ``along``: what lies along the axis,
+    if it is not rounds; then ``rounds`` is where it ends.
+    """
 
     title: str
     series: Sequence[Series]
-    rounds: int
+    rounds: float
     reference: tuple[str, float] | None = None
     from_zero: bool = False
+    along: str = ""
 
 
 def metric_charts(records: Sequence[Record]) -> list[Chart]:
@@ -157,7 +160,7 @@ def _spread(records: Sequence[Record], metric: str) -> list[Series]:
         for row in record.evaluations:
             known = (value_of(found, metric) for found in row.sites.values())
             by_round.setdefault(row.number, []).extend(v for v in known if v is not None)
-    spread = {x: _middle(values) for x, values in sorted(by_round.items()) if values}
+    spread: Values = {x: _middle(values) for x, values in sorted(by_round.items()) if values}
     return [Series("median site", spread, "c1 shown")]
 
 

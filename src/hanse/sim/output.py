@@ -14,6 +14,7 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Layout, Vector
 from hanse.core.spec import Engine, RunSpec
 from hanse.errors import ConfigError
+from hanse.privacy.spending import to_json as to_spending
 from hanse.report.html import write_report
 from hanse.report.promises import promises, to_json
 from hanse.report.section import Section
@@ -27,7 +28,7 @@ LEDGER_ID = "ledger-run.txt"
 """What the run is called in a ledger of privacy, for when it goes on."""
 BEGUN = (
     *("spec.json", "spec.sha256", "environment.json", "population.json", "run.toml", ORIGIN),
-    *("promises.json", "history.jsonl", LEDGER_ID),
+    *("promises.json", "privacy.json", "history.jsonl", LEDGER_ID),
 )
 
 
@@ -67,6 +68,8 @@ class Folder:
         self._write("spec.sha256", spec.hash + "\n")
         self._write("promises.json", json.dumps(to_json(told), indent=1))
         self._write("environment.json", json.dumps(environment, indent=1))
+        if spent := to_spending(spec):
+            self._write("privacy.json", json.dumps(spent))
 
     def bring_home(
         self,
