@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from hanse.sim.audit import audit_run
     from hanse.sim.faults import Faults
+    from hanse.sim.membership import audit_membership
     from hanse.sim.process import process
     from hanse.sim.result import Result
     from hanse.sim.run import Run
@@ -92,6 +93,7 @@ __all__ = [
     "TransportError",
     "Weight",
     "__version__",
+    "audit_membership",
     "audit_run",
     "fedadagrad",
     "fedadam",
@@ -126,6 +128,7 @@ _HOMES = {
     "hanse.sim.result": ("Result",),
     "hanse.sim.run": ("Run",),
     "hanse.sim.audit": ("audit_run",),
+    "hanse.sim.membership": ("audit_membership",),
     "hanse.sim.simulate": ("simulate",),
     "hanse.sim.spending": ("Budget",),
     "hanse.strategies": ("Strategy", *(name for name in __all__ if name.startswith("fed"))),

@@ -1,4 +1,6 @@
-"""``hanse audit``: attack a run with planted clients, and print what that says beside its claim."""
+"""``hanse audit``: attack a run, by planted clients or shadow runs, and print what that says beside
+its claim.
+"""
 
 import json
 from dataclasses import asdict
@@ -8,16 +10,28 @@ from typing import Annotated
 import typer
 
 from hanse.cli.explain import Assignments, RunFilePath
-from hanse.cli.screen import Debug, out
+from hanse.cli.screen import Debug, err, out
 from hanse.config.parse import parse
-from hanse.report.folder import AUDITS, open_folder
+from hanse.errors import ConfigError
+from hanse.privacy.membership import most_told
+from hanse.report.folder import AUDITS, open_folder, table
 from hanse.report.html import write_report
 from hanse.report.privacy import figure
+from hanse.report.spent import attack_on_rows
 from hanse.sim.audit import Audited, audit_run
+from hanse.sim.membership import audit_membership
+from hanse.sim.run import Run
 
 
 def audit_command(
     run_file: RunFilePath,
+    attack: Annotated[
+        str,
+        typer.Option("--attack", help="By planted clients (canaries), or of rows (membership)."),
+    ] = "canaries",
+    shadows: Annotated[
+        int, typer.Option("--shadows", metavar="N", help="Runs to train, for membership.")
+    ] = 16,
     canaries: Annotated[
         int, typer.Option("--canaries", metavar="N", help="Clients to plant, half of them.")
     ] = 400,
@@ -34,22 +48,64 @@ def audit_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Simulate RUN.toml with canaries among its clients; say what its model gives away of them."""
+    """Simulate RUN.toml and attack its model: by canaries among its clients, who are in it or not;
+    or by shadow runs on half of the rows each, for which rows it was trained on.
+    """
+    if attack not in ("canaries", "membership"):
+        raise ConfigError(f"--attack {attack} is none", hint="use canaries or membership")
     run = parse(run_file, assignments or ()).load()
     if keep is not None:
         open_folder(keep)  # which says what is wrong before a long audit
-    audited = audit_run(run, canaries=canaries, seed=seed, confidence=confidence, rounds=rounds)
+    if attack == "membership":
+        told, words = _by_shadows(run, shadows, seed, rounds)
+    else:
+        audited = audit_run(run, canaries=canaries, seed=seed, confidence=confidence, rounds=rounds)
+        told, words = json_of(audited), said(audited)
     if keep is not None:
         with (keep / AUDITS).open("a") as file:
-            file.write(json.dumps(told(audited)) + "\n")
+            file.write(json.dumps(told) + "\n")
         write_report(keep)
     if as_json:
-        print(json.dumps(told(audited)))
+        print(json.dumps(told))
     else:
-        out().print(said(audited), soft_wrap=True, highlight=False)
+        out().print(words, soft_wrap=True, highlight=False)
 
 
-def told(audited: Audited) -> dict[str, object]:
+def _by_shadows(
+    run: Run, shadows: int, seed: int, rounds: int | None
+) -> tuple[dict[str, object], str]:
+    """Return what shadow runs told, as JSON and in words."""
+
+    def progress(done: int) -> None:
+        err().print(f"shadow run {done} of {shadows}", highlight=False)
+
+    attacked = audit_membership(run, shadows=shadows, seed=seed, rounds=rounds, progress=progress)
+    claim, found = attacked.claim, attacked.found
+    epsilon = None if claim is None or claim.epsilon is None else claim.epsilon
+    told: dict[str, object] = {
+        "attack": "membership",
+        "claimed": epsilon and epsilon.epsilon,
+        "delta": epsilon and epsilon.delta,
+        "rounds": attacked.spec.rounds,
+        **asdict(found),
+        "rates": [asdict(rate) for rate in found.rates],
+        "bounds": [
+            None if epsilon is None else most_told(epsilon.epsilon, epsilon.delta, rate.false)
+            for rate in found.rates
+        ],
+    }
+    return told, in_words(told)
+
+
+def in_words(told: dict[str, object]) -> str:
+    """Return what an attack on rows found, in words."""
+    section = attack_on_rows(table(told))
+    width = max(len(name) for name, _ in section.rows)
+    rows = [f"  {name:<{width}}  {value}" for name, value in section.rows]
+    return "\n".join([f"{section.title}:", *rows, *section.notes])
+
+
+def json_of(audited: Audited) -> dict[str, object]:
     """Return an audit as JSON."""
     claimed = audited.claim and audited.claim.epsilon and audited.claim.epsilon.epsilon
     about = {"claimed": claimed, "delta": audited.delta, "rounds": audited.spec.rounds}

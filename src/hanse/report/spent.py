@@ -103,7 +103,11 @@ def read(folder: Folder) -> Spent | None:
 
 def attacks(folder: Folder) -> list[Section]:
     """Return what attacks have found, a section each."""
-    return [_attack(table(found)) for found in folder.first.audits if table(found)]
+    audits = [table(found) for found in folder.first.audits if table(found)]
+    return [
+        attack_on_rows(found) if found.get("attack") == "membership" else _by_canaries(found)
+        for found in audits
+    ]
 
 
 def _lines(record: Record) -> list[_Line]:
@@ -155,7 +159,38 @@ def _rows(lines: Sequence[_Line], values: Values, done: int) -> Iterable[list[st
         yield [f"{n:,}", *cells, *measured]
 
 
-def _attack(found: Table) -> Section:
+def attack_on_rows(found: Table) -> Section:
+    """Return what shadow runs have found, ``found`` as they are kept."""
+    claimed, delta = number(found.get("claimed")), number(found.get("delta"))
+    said = "nothing of a row" if claimed is None else f"ε ≤ {figure(claimed)} at δ = {delta}"
+    value = {key: number(found.get(key)) or 0.0 for key in ("auc", "rows", "models", "guesses")}
+    told = [
+        ("claimed, for a row toward whoever gets the models", said),
+        ("members look more like it than others (AUC; by chance 0.5)", f"{value['auc']:.3f}"),
+    ]
+    bounds = [number(bound) for bound in rows(found.get("bounds"))]
+    for rate, bound in zip(map(table, rows(found.get("rates"))), bounds, strict=False):
+        false, true, low, high = (
+            number(rate.get(k)) or 0.0 for k in ("false", "true", "low", "high")
+        )
+        most = "" if bound is None else f"; the claim lets any attack tell {bound:.1%}"
+        told.append(
+            (
+                f"members told, at {false:.1%} false alarms",
+                f"{true:.1%} ({low:.1%} to {high:.1%}){most}",
+            )
+        )
+    return Section(
+        f"{value['models']:,.0f} shadow runs on half of {value['rows']:,.0f} rows",
+        rows=tuple(told),
+        notes=(
+            f"{value['guesses']:,.0f} guesses; intervals at 95 %, as if each were of another row. "
+            "One attack: a stronger one may find more.",
+        ),
+    )
+
+
+def _by_canaries(found: Table) -> Section:
     claimed, delta = number(found.get("claimed")), number(found.get("delta"))
     said = "nothing: there is no noise" if claimed is None else f"ε ≤ {figure(claimed)}"
     value = {key: number(found.get(key)) or 0.0 for key in NUMBERS}

@@ -11,7 +11,9 @@ from hanse.train import exact
 
 exact.settle()
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402 -- MKL reads its settings at its first product
+from numpy.typing import NDArray  # noqa: E402
 from torch import nn  # noqa: E402
 
 from hanse.core import seeds  # noqa: E402
@@ -32,6 +34,7 @@ from hanse.train.torch_model import (  # noqa: E402
     tensors_of,
 )
 from hanse.train.torch_private import refuse  # noqa: E402
+from hanse.train.torch_rows import confidences  # noqa: E402
 from hanse.train.torch_steps import Optimizer  # noqa: E402
 from hanse.train.userland import userland  # noqa: E402
 
@@ -200,6 +203,14 @@ class TorchTask:
             for name, value in layout.views(vector).items():
                 tensors[name][0].copy_(from_numpy(value.copy()))
         return module.eval()
+
+    def confidences(self, vector: Vector, dataset: object, site: str) -> NDArray[np.float64]:
+        """Return how sure the model of ``vector`` is of each row's target, [n]: ln(p/(1 − p)) of
+        the probability of the right class, where the loss is −ln p, else the loss's negative.
+
+        ConfigError for a loss that is no mean over rows.
+        """
+        return confidences(self.kernel(), vector, dataset, site)
 
     @contextmanager
     def exactly(self, threads: int) -> Generator[str]:
