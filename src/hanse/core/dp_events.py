@@ -91,8 +91,9 @@ class Gaussian(Event):
 
 @dataclass(frozen=True)
 class Laplace(Event):
-    """A sum of vectors of L1 norm at most C, plus noise of density exp(−|x|/b)/2b a coordinate,
-    with b = ``noise_multiplier``·C.
+    """A sum of numbers of at most C each, plus noise of density exp(−|x|/b)/2b, with b =
+    ``noise_multiplier``·C. Of vectors, with noise in each coordinate, it is not known here that
+    they tell no more than one number of their L1 norm does.
     """
 
     noise_multiplier: float
