@@ -156,6 +156,11 @@ class LocalTraining:
         """The multiplier of the noise that hides single examples; 0 for none."""
         return 0.0 if self.privacy is None else self.privacy.noise_multiplier
 
+    @property
+    def hides_persons(self) -> bool:
+        """Whether all rows of a person are hidden together: whose they are has to be said."""
+        return self.privacy is not None and self.privacy.unit == "person"
+
     def _check_private(self) -> None:
         if self.steps is None:
             raise ConfigError(

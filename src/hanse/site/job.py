@@ -31,7 +31,7 @@ from hanse.sim.population import Sites
 from hanse.sim.run import check_work
 from hanse.sim.station import Station
 from hanse.site.kept import ClientMemory, Folder
-from hanse.train.local import Task
+from hanse.train.local import Task, whose_rows
 
 
 class Job:
@@ -60,7 +60,10 @@ class Job:
         self.station = Station(task.kernel(), sites, spec.bound, spec.seed, draw=draw)
         self.work = Train(spec.local, self.read.strategy.correction)
         self.memory = ClientMemory(self.site, self.station, Folder(self.store))
-        self.rows = self.station.data(self.site)[0].n
+        data = self.station.data(self.site)[0]
+        if spec.local.hides_persons and getattr(data, "persons", None) is None:
+            raise whose_rows(self.site)
+        self.rows = data.n
 
     def train(self, round: int, model: Path, announced: Mapping[str, Any], out: Path) -> str:
         """Train, and write the share's frame to ``out``; return why it is refused, or nothing."""

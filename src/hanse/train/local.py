@@ -18,6 +18,7 @@ from hanse.core.metrics import FIXED, FIXED_BOUND, Metric
 from hanse.core.seeds import Chance, Draw
 from hanse.core.step import Integers, Scalar
 from hanse.core.work import Train
+from hanse.errors import DataError
 
 MOST_EXAMPLES = 2**32
 
@@ -177,6 +178,14 @@ class Task(Protocol):
     def exactly(self, threads: int) -> AbstractContextManager[str]:
         """Set this process up for exact training inside; yield its numeric fingerprint."""
         ...
+
+
+def whose_rows(client: str) -> DataError:
+    """Return what is wrong with a client's data that do not say whose each row is."""
+    return DataError(
+        f"{client}: the run hides persons, and whose each row is is not said",
+        hint="return hanse.data.OfPersons(train, ids) from data(site), with an id for each row",
+    )
 
 
 def real_sum(name: str) -> Scalar:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from hanse.core.work import LocalPrivacy, LocalTraining, Train
-from hanse.errors import ConfigError, DataError, TaskError
+from hanse.errors import ConfigError, TaskError
 from hanse.privacy.gaussian import rounded
-from hanse.train.local import Turn
+from hanse.train.local import Turn, whose_rows
 from hanse.train.torch_clipped import WRITTEN, Alone, Clipped, Each, Mapped, Sums
 from hanse.train.torch_data import Items, Rows
 from hanse.train.torch_hooked import Hooked
@@ -154,11 +154,7 @@ class PrivateTraining:
         if private.unit == "example":
             return batch(turn, step, data.n, private.sampling_rate), private.clip
         if data.persons is None:
-            raise DataError(
-                f"{turn.client}: the run hides persons, and whose each row is is not said",
-                hint="return hanse.data.OfPersons(train, ids) from data(site), with an id for each "
-                "row",
-            )
+            raise whose_rows(turn.client)
         rate, most = private.sampling_rate, private.rows_per_person
         numbers, of = by_person(turn, step, data.persons, rate, most)
         return numbers, private.clip / of.to(self.model.device, torch.float64)

@@ -57,3 +57,8 @@ def data(site: hanse.Site):
     n = ROWS[site.id]
     x, y = rows(site.seed, n + 19)
     return (x[:n], y[:n]), (x[n:], y[n:])
+
+
+def visits(site):
+    train, test = data(site)
+    return hanse.data.OfPersons(train, [f"patient {n % 9}" for n in range(len(train[-1]))]), test
