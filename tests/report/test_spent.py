@@ -14,7 +14,8 @@ from hanse.core.weight import Weight
 from hanse.privacy import Clip, GaussianNoise
 from hanse.privacy.claims import claims
 from hanse.privacy.spending import MOST, rounds_of, spent_by, to_json
-from hanse.report.folder import AUDITS
+from hanse.report.explain import explain_folder
+from hanse.report.folder import AUDITS, open_folder
 from hanse.report.html import write_report
 
 CENTRAL = Pipeline([Weight(by="uniform", denominator=4.0), Clip(norm=1.0), GaussianNoise(2.0)])
@@ -105,6 +106,22 @@ def test_without_a_bound_there_is_no_such_section(folder):
     for kept in ("{}", '{"delta": 1e-6, "rounds": [1], "told": [{"epsilon": [null]}]}', "torn {"):
         (folder / "privacy.json").write_text(kept)
         assert "Privacy, as the rounds went" not in parse(write_report(folder)).text
+
+
+def test_a_folder_is_explained_by_what_it_has_spent_so_far_and_what_it_promised(folder):
+    (folder / "privacy.json").write_text(json.dumps(to_json(central(20))))
+    first, *promised = explain_folder(open_folder(folder))
+    assert first.title == "Privacy after 10 of 20 rounds, at δ = 1e-06"
+    assert first.columns[2:] == ("ε so far", "ε at the end")
+    by_now, at_last = (float(first.rows[0][column]) for column in (2, 3))
+    assert 0 < by_now < at_last
+    assert [section.title for section in promised] == [
+        section.title for section in open_folder(folder).first.promises
+    ]
+    (folder / "history.jsonl").write_text("")
+    assert explain_folder(open_folder(folder))[0].rows[0][2] == "0"
+    (folder / "privacy.json").unlink()
+    assert "Privacy after" not in explain_folder(open_folder(folder))[0].title
 
 
 def test_attacks_are_told_with_claim_power_and_what_they_are_not(folder):

@@ -7,9 +7,11 @@ parameter.
 from hanse.config.runfile import RunFile
 from hanse.core.samplers import SamplingLaw
 from hanse.core.spec import RunSpec
+from hanse.report.folder import Folder
 from hanse.report.numerals import plural
 from hanse.report.promises import number, often, promises
 from hanse.report.section import Section
+from hanse.report.spent import so_far
 
 LISTED_SITES = 8
 
@@ -19,6 +21,12 @@ def explain(file: RunFile, spec: RunSpec | None = None) -> tuple[Section, ...]:
     known = spec is not None
     spec = spec or file.sketch
     return (_run(file, spec, known=known), *promises(spec, known=known))
+
+
+def explain_folder(folder: Folder) -> tuple[Section, ...]:
+    """Return what a run has spent so far, and what it promised when it began."""
+    spent = so_far(folder)
+    return (*([] if spent is None else [spent]), *folder.first.promises)
 
 
 ENGINES = {

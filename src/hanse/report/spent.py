@@ -101,6 +101,31 @@ def read(folder: Folder) -> Spent | None:
     )
 
 
+def so_far(folder: Folder) -> Section | None:
+    """Return what the rounds that are done have told, and what all will have; None without a bound.
+
+    Of a run that is under way too.
+    """
+    record = folder.first
+    lines, delta = _lines(record), number(record.privacy.get("delta"))
+    if not lines or delta is None:
+        return None
+    done, planned = last_round(folder.records), max(lines[0].by_round)
+    rows = [(line.toward, line.unit, _after(line, done), _after(line, planned)) for line in lines]
+    return Section(
+        f"Privacy after {done:,} of {plural(planned, 'round')}, at δ = {delta:g}",
+        ("toward", "of one", "ε so far", "ε at the end"),
+        tuple(rows),
+        (BY_RENYI,),
+    )
+
+
+def _after(line: _Line, done: int) -> str:
+    """Return ε after ``done`` rounds, or the next ones that it was computed after."""
+    known = [epsilon for n, epsilon in line.by_round.items() if n >= done]
+    return "0" if not done else figure(known[0]) if known else "–"
+
+
 def attacks(folder: Folder) -> list[Section]:
     """Return what attacks have found, a section each."""
     audits = [table(found) for found in folder.first.audits if table(found)]
