@@ -20,8 +20,8 @@ SIZE: Final = 32
 
 Label = Literal[
     "session", "policy", "roster", "hdr", "hdr-list", "ctx", "com-b", "chain", "next", "share-enc",
-    "share-aad", "share-leaf", "node", "pair-mask", "self-mask", "seg", "receipt", "survivors",
-    "confirm",
+    "share-aad", "share-leaf", "node", "pair-mask", "self-mask", "seg", "graph", "receipt",
+    "survivors", "confirm",
 ]  # fmt: skip
 LABELS: Final = frozenset(get_args(Label))
 
