@@ -200,8 +200,8 @@ HIDES = "hides each of them"
         ({"layout": BUFFERED}, PipelineError, "running_mean|buffers would leave"),
         ({"evaluation": Evaluation()}, ConfigError, "exact metrics leave"),
         ({"evaluation": Evaluation(release="sum")}, ConfigError, "exact metrics leave"),
-        ({"privacy": Privacy(1e-5)}, ConfigError, "hides single examples only"),
-        ({"privacy": Privacy(1e-5, unit="site")}, ConfigError, "hides single examples only"),
+        ({"privacy": Privacy(1e-5)}, ConfigError, "hides one example only"),
+        ({"privacy": Privacy(1e-5, unit="site")}, ConfigError, "hides one example only"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -2,6 +2,8 @@
 
 import errno
 import random
+import resource
+import signal
 from dataclasses import replace
 
 import pytest
@@ -105,6 +107,26 @@ def test_what_a_failing_disk_did_not_take_was_none(path, arrived):
     file.close()
     assert path.read_bytes().startswith(whole)
     assert late.release in read_ledger(path).accounts["heart-1"].debits
+
+
+def test_a_line_of_which_only_a_part_was_written_is_cut_off(path):
+    """What a full disk does: a limit on the file's size, which cuts a write short as that does."""
+    whole, file = path.read_bytes(), LedgerFile(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, before[1]))
+    try:
+        with pytest.raises(ConfigError, match="no space left for a whole line"):
+            file.note(HEART)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, kept)
+    assert len(path.read_bytes()) == len(whole) + 100
+    file.open_anew()
+    assert path.read_bytes() == whole
+    file.note(HEART)
+    file.close()
+    assert read_ledger(path).accounts["heart-1"].is_open
 
 
 def test_a_ledger_that_has_lost_lines_stays_closed_after_a_failed_write(path):

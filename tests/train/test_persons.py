@@ -114,8 +114,10 @@ def test_ids_are_told_apart_and_nothing_else():
 
 @pytest.mark.parametrize(
     ("ids", "text"),
-    [([1.5, 2.0], "float64"), ([[1], [2]], "shape"), (["a", " "], "is empty"),
-     (["a", None], "object"), (["a"], "1 ids of persons for 2 rows")],
+    [([1.5, 2.0], "object"), (np.array([1.5, 2.0]), "float64"), (np.ones((2, 1), int), "shape"),
+     (["a", " "], "is empty"), (["a", None], "object"), (["a", float("nan")], "object"),
+     ([1, "1"], "object"), ([1, True], "object"), (["a", "a\0"], "object"),
+     (np.array(["a", float("nan")], object), "object"), (["a"], "1 ids of persons for 2 rows")],
 )  # fmt: skip
 def test_ids_that_tell_nobody_apart_are_refused(ids, text):
     x, y = table(2, 1)

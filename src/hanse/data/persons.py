@@ -24,9 +24,9 @@ class OfPersons:
 
     def __post_init__(self) -> None:
         """Refuse ids that tell nobody apart."""
-        ids = np.asarray(self.ids)
-        if ids.dtype.kind == "O" and all(isinstance(one, str) for one in ids.tolist()):
-            ids = ids.astype(str)
+        given: Any = self.ids
+        is_typed = isinstance(given, np.ndarray) and given.dtype.kind != "O"
+        ids: NDArray[Any] = given if is_typed else _alike(given)
         if ids.ndim != 1 or ids.dtype.kind not in "iuUS":
             raise DataError(
                 f"ids of persons are an array of {ids.dtype} and shape {ids.shape}",
@@ -48,3 +48,19 @@ class OfPersons:
                 hint="give one for each row of the training data, in their order",
             )
         return np.unique(np.asarray(self.ids), return_inverse=True)[1].astype(np.int64)
+
+
+def _alike(given: Any) -> NDArray[Any]:
+    """Return ids of one kind as an array; of mixed ones, an array of objects.
+
+    NumPy would write all of them as text, by which a missing number and ``"nan"``, or 1 and
+    ``"1"``, become one person; and text that ends in NUL loses that.
+    """
+    found = list[Any](given)
+    is_text = all(isinstance(one, str) and not one.endswith("\0") for one in found)
+    whole = (int, np.integer)
+    if is_text or all(isinstance(one, whole) and not isinstance(one, bool) for one in found):
+        return np.asarray(found)
+    kept: NDArray[Any] = np.empty(len(found), object)
+    kept[:] = found
+    return kept

@@ -1,5 +1,6 @@
 """A file of lines, each of them on disk before it counts."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -72,7 +73,8 @@ class Lines:
                 f"{self.path} is closed: {self._without}", hint="see to disk and rights"
             )
         try:
-            written = os.write(self._file, line)
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, "no space left for a whole line")
             reach(self._points[0])
             if durable:
                 os.fsync(self._file)
@@ -81,9 +83,6 @@ class Lines:
         except OSError as error:
             self.is_broken = True
             raise self._failed("written", error) from error
-        if written < len(line):
-            self.is_broken = True
-            raise self._failed("written", OSError(0, "no space left for a whole line"))
 
     def _read(self, size: int | None = None) -> list[bytes]:
         """Return the whole lines, of ``size`` bytes if that is given; cut off what is behind."""
