@@ -24,9 +24,7 @@ class OfPersons:
 
     def __post_init__(self) -> None:
         """Refuse ids that tell nobody apart."""
-        given: Any = self.ids
-        is_typed = isinstance(given, np.ndarray) and given.dtype.kind != "O"
-        ids: NDArray[Any] = given if is_typed else _alike(given)
+        ids = _alike(self.ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iuUS":
             raise DataError(
                 f"ids of persons are an array of {ids.dtype} and shape {ids.shape}",
@@ -51,11 +49,14 @@ class OfPersons:
 
 
 def _alike(given: Any) -> NDArray[Any]:
-    """Return ids of one kind as an array; of mixed ones, an array of objects.
+    """Return ids of one kind as an array; of mixed ones, or nested, an array of objects.
 
     NumPy would write all of them as text, by which a missing number and ``"nan"``, or 1 and
     ``"1"``, become one person; and text that ends in NUL loses that.
     """
+    typed: Any = getattr(given, "dtype", None)
+    if typed is not None and typed.kind != "O":
+        return np.asarray(given)
     found = list[Any](given)
     is_text = all(isinstance(one, str) and not one.endswith("\0") for one in found)
     whole = (int, np.integer)
