@@ -220,6 +220,13 @@ PLANTED = (
         ("tests/privacy/test_two_worlds.py",),
     ),
     Planted(
+        "noise that hides a client counts in full for a person in it",
+        "core/ledger.py",
+        "(of_a_part(by_unit[one]) for one in coarser if",
+        "(by_unit[one] for one in coarser if",
+        ("tests/core/test_ledger.py",),
+    ),
+    Planted(
         "each row of a person is clipped to what all of them may be",
         "train/torch_private.py",
         "return numbers, private.clip / of.to(",

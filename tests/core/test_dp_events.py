@@ -21,6 +21,7 @@ from hanse.core.dp_events import (
     Repeated,
     Skellam,
     event_of,
+    of_a_part,
 )
 from hanse.errors import ConfigError
 
@@ -130,3 +131,20 @@ def test_depth_is_limited():
         told = {"kind": "composed", "events": [told]}
     with pytest.raises(ConfigError, match="deep"):
         event_of(told)
+
+
+@pytest.mark.parametrize(
+    ("event", "part"),
+    [
+        (Nothing(), Nothing()),
+        (Gaussian(2.0), Gaussian(1.0)),
+        (Laplace(2.0), Laplace(1.0)),
+        (Skellam(9.0, 4.0, 100.0), Skellam(18.0, 8.0, 100.0)),
+        (Repeated(PoissonSampled(0.1, Gaussian(2.0)), 5), Repeated(Gaussian(1.0), 5)),
+        (Composed((Gaussian(4.0), Nothing())), Composed((Gaussian(2.0), Nothing()))),
+        (FixedSizeSampled(9, 3, Gaussian(2.0)), FixedSizeSampled(9, 3, Gaussian(2.0))),
+    ],
+)
+def test_what_is_told_of_a_part_is_as_under_half_of_the_noise(event, part):
+    """A share changes by up to twice its bound; sampling hides that it is there, not what it is."""
+    assert of_a_part(event) == part

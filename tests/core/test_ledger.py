@@ -99,9 +99,17 @@ def test_a_run_cannot_reserve_something_else_later():
     assert again.digest_of("heart-1", "1/update") == "ab"
 
 
-def test_a_coarser_unit_covers_a_finer_one_and_not_the_other_way_round():
+def test_a_coarser_unit_covers_a_part_of_it_half_as_well_and_not_the_other_way_round():
     ledger = after(replace(HEART, tells={key: {"person": NOISE} for key in OBSERVERS}))
-    assert [spent(ledger, unit) for unit in ("client", "person", "example")] == [None, 3, 3]
+    assert ledger.spent("heart", "client", "coordinator") is None
+    for unit, multiplier in (("person", 2.0), ("example", 1.0)):
+        told = ledger.spent("heart", unit, "coordinator")
+        assert told == Composed((Repeated(Gaussian(multiplier), 3),))
+
+
+def test_a_part_that_is_two_units_further_in_is_no_other_than_one():
+    whole = after(replace(HEART, tells={key: {"client": NOISE} for key in OBSERVERS}))
+    assert whole.spent("heart", "example", "sites") == whole.spent("heart", "person", "sites")
 
 
 def test_noise_that_an_observer_sees_behind_bounds_nothing_toward_it():

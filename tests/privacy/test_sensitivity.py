@@ -77,6 +77,30 @@ def test_without_one_client_the_integer_total_moves_at_most_the_bound(data, dtyp
     assert moved(summed(bound, cohort), summed(bound, rest)) <= most**2
 
 
+@given(st.data(), st.sampled_from(["float32", "float64"]), WEIGHTS, CLIPS)
+def test_with_a_part_of_a_clients_data_gone_it_moves_at_most_twice_the_bound(
+    data, dtype, weight, clips
+):
+    """The client sends another update, of another weight: whatever they are."""
+    bound = bind(dtype, weight, *clips)
+    cohort = data.draw(st.lists(st.tuples(vectors(dtype), COUNTS), min_size=2, max_size=5))
+    most = Fraction(min(clips)) * Fraction(2) ** bound.grids["model"].exponent
+    with_it, without = cohort[:-1], [*cohort[:-2], cohort[-1]]
+    assert moved(summed(bound, with_it), summed(bound, without)) <= (2 * most) ** 2
+
+
+def test_a_part_that_outweighs_the_rest_moves_it_by_nearly_that():
+    bound = bind("float64", Weight(by="uniform", denominator=2.0), 1.0)
+    most = Fraction(2) ** bound.grids["model"].exponent
+    patient = np.zeros(bound.start.coordinates)
+    patient[0] = 9.0
+    with_it, without = (
+        summed(bound, [(patient - 3.0 * (patient > 0), {})]),
+        summed(bound, [(-3.0 * (patient > 0), {})]),
+    )
+    assert moved(with_it, without) >= (2 * most * Fraction(999, 1000)) ** 2
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("clip", [2.0**-64, 1e-3, 1.0, 7.0, 2.0**64])
 @pytest.mark.parametrize("cohort", [1, 4096, 10**6])

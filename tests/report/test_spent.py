@@ -13,10 +13,11 @@ from hanse.core.spec import Evaluation, Privacy
 from hanse.core.weight import Weight
 from hanse.privacy import Clip, GaussianNoise
 from hanse.privacy.claims import claims
-from hanse.privacy.spending import MOST, rounds_of, spent_by, to_json
+from hanse.privacy.spending import MOST, rounds_of, spent_by
 from hanse.report.explain import explain_folder
 from hanse.report.folder import AUDITS, open_folder
 from hanse.report.html import write_report
+from hanse.report.spent import to_json
 
 CENTRAL = Pipeline([Weight(by="uniform", denominator=4.0), Clip(norm=1.0), GaussianNoise(2.0)])
 AUDIT = {
@@ -41,14 +42,14 @@ def test_each_round_tells_more_up_to_the_claim():
     spec = central(10)
     found = spent_by(spec, rounds_of(10))
     wanted = {(c.observer, c.unit): c.epsilon for c in claims(spec) if c.epsilon is not None}
-    assert {(one.observer, one.unit) for one in found} == {*wanted}
+    assert {(one.claim.observer, one.claim.unit) for one in found} == {*wanted}
     for one in found:
-        claim = wanted[one.observer, one.unit]
-        assert (one.claim, one.relation) == (claim.epsilon, claim.relation)
+        claim = wanted[one.claim.observer, one.claim.unit]
+        assert one.claim.epsilon == claim
         assert list(one.epsilon) == sorted(one.epsilon)
         assert one.epsilon[-1] <= claim.epsilon
         few = spent_by(central(4), (4,))
-        same = next(two for two in few if two.observer == one.observer)
+        same = next(two for two in few if two.claim.observer == one.claim.observer)
         assert one.epsilon[3] >= same.epsilon[0] - 1e-12  # of four rounds, more closely
 
 
@@ -78,7 +79,8 @@ def test_the_report_lays_epsilon_beside_the_metric(folder):
     page = parse(write_report(folder))
     check(page)
     assert "Privacy, as the rounds went" in page.text
-    for text in ("toward sites", "toward whoever gets the models", "neighbours replace one client",
+    for text in ("toward sites (neighbours: a client's share and zero in its place)",
+                 "toward whoever gets the models", "neighbours replace one client",
                  "the run claims", "ε, client, sites", "ε, client, recipients"):  # fmt: skip
         assert text in page.text, text
     assert 'aria-label="AUC by ε"' in (folder / "report.html").read_text()
@@ -112,14 +114,14 @@ def test_a_folder_is_explained_by_what_it_has_spent_so_far_and_what_it_promised(
     (folder / "privacy.json").write_text(json.dumps(to_json(central(20))))
     first, *promised = explain_folder(open_folder(folder))
     assert first.title == "Privacy after 10 of 20 rounds, at δ = 1e-06"
-    assert first.columns[2:] == ("ε so far", "ε at the end")
-    by_now, at_last = (float(first.rows[0][column]) for column in (2, 3))
+    assert first.columns[3:] == ("ε so far", "ε at the end")
+    by_now, at_last = (float(first.rows[0][column]) for column in (3, 4))
     assert 0 < by_now < at_last
     assert [section.title for section in promised] == [
         section.title for section in open_folder(folder).first.promises
     ]
     (folder / "history.jsonl").write_text("")
-    assert explain_folder(open_folder(folder))[0].rows[0][2] == "0"
+    assert explain_folder(open_folder(folder))[0].rows[0][3] == "0"
     (folder / "privacy.json").unlink()
     assert "Privacy after" not in explain_folder(open_folder(folder))[0].title
 

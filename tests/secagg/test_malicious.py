@@ -334,13 +334,15 @@ def test_shares_that_are_sealed_rightly_and_are_not_under_the_root(five):
 @pytest.mark.parametrize("what", ["altered", "left out", "of the other kind"])
 def test_a_false_share_on_the_way_back_blames_who_gives_it(five, what):
     settling = settled(five)
+    held = five.members[1].state.sent.held[0]
     given = right(five.members[1].hear(settling.acknowledged()))
     first = given.shares[0]
     false = {
         "altered": bytes([*first[:-1], first[-1] ^ 1]),
         "left out": b"",
-        "of the other kind": settling.masking.keys[1].sealed[1][: shamir.SHARE],
+        "of the other kind": held.mask_key,
     }[what]
+    assert held.self_mask == first
     with pytest.raises(SumAborted, match="E_SHARE") as caught:
         settling.share(replace(given, shares=(false, *given.shares[1:])))
     assert caught.value.blamed == (1,)

@@ -11,9 +11,11 @@ from tests.train.models import classes, table, tabular
 
 from hanse import ConfigError, LocalTraining, Pipeline, Weight
 from hanse.cli.app import main
+from hanse.core.dp_events import Gaussian, Repeated
 from hanse.core.spec import Evaluation, Privacy
 from hanse.core.work import LocalPrivacy
 from hanse.data import OfPersons
+from hanse.privacy.accounting import spent
 from hanse.privacy.membership import (
     auc_of,
     judged,
@@ -93,13 +95,13 @@ def data(site):
     return (x, np.random.default_rng(len(site.id)).integers(0, 2, len(y))), None
 
 
-def run(privacy=None, **more) -> Run:
-    local = LocalTraining(lr=0.5, batch_size=10, steps=60, privacy=privacy)
+def run(hidden=None, **more) -> Run:
+    local = LocalTraining(lr=0.5, batch_size=10, steps=60, privacy=hidden)
     given = {
         "rounds": 2, "local": local, "seed": 1, "evaluation": Evaluation(release="none"),
         "pipeline": Pipeline([Weight(by="uniform")]),
     }  # fmt: skip
-    promised = {} if privacy is None else {"privacy": Privacy(1e-5, unit="example")}
+    promised = {} if hidden is None else {"privacy": Privacy(1e-5, unit="example")}
     found = more.pop("data", data)
     return as_run(classes(partial(tabular, 2)), found, ["a", "b"], {}, **given | promised | more)
 
@@ -110,7 +112,7 @@ def test_rows_that_a_model_knows_by_heart_are_told_and_noise_hides_them():
     assert loose.found.auc > 0.75
     private = audit_membership(run(LocalPrivacy(1.0, 20.0, 0.25)), shadows=8)
     assert private.claim is not None
-    claim = private.claim.epsilon
+    claim = private.claim
     assert private.found.auc < 0.6
     for rate in private.found.rates:
         assert rate.low <= most_told(claim.epsilon, claim.delta, rate.false)
@@ -132,14 +134,22 @@ def test_each_model_sees_half_of_the_rows_by_coins_of_their_own():
 
 
 def test_persons_keep_their_rows():
-    def visits(site):
-        (x, y), _ = data(site)
-        return OfPersons((x, y), np.arange(40) % 7), None
-
-    halved = Halved(run(data=visits).population, 0, 0, {"a": 40})
+    halved = Halved(run(data=persons).population, 0, 0, {"a": 40})
     train, _ = halved.open("a")
     assert train.ids.tolist() == (np.arange(40) % 7)[halved.coins("a")].tolist()
     assert len(train.dataset[0]) == len(train.ids)
+
+
+def test_a_row_is_hidden_by_what_hides_its_person_half_as_well_and_not_sampled():
+    hidden = LocalPrivacy(1.0, 20.0, 0.25, unit="person")
+    attacked = audit_membership(
+        run(hidden, data=persons, privacy=Privacy(1e-5, unit="person"), rounds=1), shadows=6
+    )
+    assert attacked.claim == spent(Repeated(Gaussian(10.0), 60), 1e-5)
+
+
+def persons(site):
+    return OfPersons(data(site)[0], np.arange(40) % 7), None
 
 
 def test_what_cannot_be_attacked_is_told():

@@ -80,8 +80,7 @@ def _by_shadows(
         err().print(f"shadow run {done} of {shadows}", highlight=False)
 
     attacked = audit_membership(run, shadows=shadows, seed=seed, rounds=rounds, progress=progress)
-    claim, found = attacked.claim, attacked.found
-    epsilon = None if claim is None or claim.epsilon is None else claim.epsilon
+    epsilon, found = attacked.claim, attacked.found
     told: dict[str, object] = {
         "attack": "membership",
         "claimed": epsilon and epsilon.epsilon,

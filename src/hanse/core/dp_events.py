@@ -266,6 +266,34 @@ class Composed(Event):
         return 1 + max((event.depth for event in self.events), default=0)
 
 
+def of_a_part(event: Event) -> Event:
+    """Return what is told of a *part* of a record by ``event``, which speaks of whole ones: of one
+    person in a client's data by the noise that hides the client, of one row by that for a person.
+
+    Without the part the record is not gone but another one: where all of it adds u to a sum, it now
+    adds u′, both at most C long, so that the sum moves by up to 2C. That is the mechanism with half
+    of the noise. Whether the record was sampled is the same with the part and without, so sampling
+    by Poisson, which makes *that it is there* uncertain, is not counted: given who was taken, it is
+    the mechanism without sampling, and a mixture tells no more (quasi-convexity). A sample of a
+    fixed size speaks of one record in the place of another, which is this already.
+    """
+    match event:
+        case Gaussian(multiplier) | Laplace(multiplier):
+            return type(event)(multiplier / 2)
+        case Skellam(l1, l2, variance):
+            return Skellam(2 * l1, 2 * l2, variance)
+        case PoissonSampled(_, inner):
+            return of_a_part(inner)
+        case Repeated(inner, count):
+            return Repeated(of_a_part(inner), count)
+        case Composed(events):
+            return Composed(tuple(map(of_a_part, events)))
+        case Nothing() | FixedSizeSampled():
+            return event
+        case _:
+            raise ConfigError(f"{event} is no event that is known", hint="update Hanse")
+
+
 KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal, cast
 
 from hanse.core.canonical import Json
-from hanse.core.dp_events import Composed, Event, Repeated, event_of
+from hanse.core.dp_events import Composed, Event, Repeated, event_of, of_a_part
 from hanse.core.spec import Against
 from hanse.errors import BudgetError, ConfigError
 
 Unit = Literal["client", "person", "example"]
 UNITS: Final[tuple[Unit, ...]] = ("client", "person", "example")
-"""Coarse before fine: what hides all of a client's data hides each person in it."""
+"""Coarse before fine: what hides all of a client's data hides each person in it, half as well."""
 Tells = Mapping[Against, Mapping[Unit, Event]]
 """Observer → unit → what it is told of one of them; who or what is not in it is told all."""
 OBSERVERS: Final[tuple[Against, ...]] = ("coordinator", "sites", "recipients")
@@ -130,7 +130,8 @@ class Ledger:
         """Return what all runs tell an observer of one ``unit`` of ``source``, reservations
         included; None: no noise bounds it.
 
-        What hides a coarser unit hides a finer one as well. The other way round nothing is known.
+        What hides a coarser unit hides a part of it as :func:`of_a_part` says. The other way round
+        nothing is known.
         """
         found = Counter[Event]()
         if self.is_incomplete:
@@ -148,8 +149,10 @@ class Ledger:
 
 def told_of(by_unit: Mapping[Unit, Event], unit: Unit) -> Event | None:
     """Return what is told of one ``unit``, by its own noise or else that of a coarser one."""
-    coarser = UNITS[: UNITS.index(unit) + 1]
-    return next((by_unit[one] for one in reversed(coarser) if one in by_unit), None)
+    if unit in by_unit:
+        return by_unit[unit]
+    coarser = reversed(UNITS[: UNITS.index(unit)])
+    return next((of_a_part(by_unit[one]) for one in coarser if one in by_unit), None)
 
 
 def step(ledger: Ledger, entry: Entry) -> Ledger:

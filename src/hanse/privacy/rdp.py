@@ -148,7 +148,7 @@ def _integrated(order: float, rate: float, multiplier: float) -> float:
 
     The integrand is analytic but for 1 + t = 0, which is πz² off the real line: with steps of h the
     rule is off by about exp(−2π·y/h + y²/(2z²)) for any y below that (Trefethen, Weideman, SIAM
-    Review 56(3), Theorem 5.1), which is less than e^−200 here. The integrand's mass is within
+    Review 56(3), Theorem 5.1), which is less than e^−150 here. The integrand's mass is within
     14 z of 0 or of α. Since E[t] = 0, α·t is taken off, and what is left is never negative.
     """
     if multiplier > FLAT or multiplier < SHARP:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from hanse.core.dp_events import Event, FixedSizeSampled, PoissonSampled, Repeated
 from hanse.core.facts import SharedNoise
 from hanse.core.spec import Against, RunSpec
+from hanse.core.work import LocalPrivacy
 from hanse.privacy.accounting import Epsilon
 from hanse.privacy.claims import Claim, claims, unknown_to
 from hanse.report.numerals import plural
@@ -22,8 +23,9 @@ NO_DELTA = (
     "units hidden. [privacy] epsilon = 4.0 beside it finds the noise for the planned rounds."
 )
 UNIT = (
-    "That is all data of one site or simulated client. A person of whom two of them hold data is "
-    "not covered; a person of whom only one does, is."
+    "That is all data of one site or simulated client: whether it takes part. A person of whom "
+    "only one of them holds data is hidden as by half of this noise, since without that person it "
+    "sends another update, and not none; one of whom two do, less still."
 )
 PERSON = (
     "That is all rows of one person in a client's training data; data(site) says whose they are. "
@@ -74,10 +76,20 @@ def _within_a_client(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) 
     private = spec.local.privacy
     assert private is not None, "an example or a person is hidden by noise in training"
     rows = [(WHO[claim.observer], _figure(claim), _how_of_steps(claim, spec)) for claim in found]
-    notes = [EXAMPLE if private.unit == "example" else PERSON]
+    notes = [EXAMPLE if private.unit == "example" else PERSON, *_at_sites(private)]
     if spec.privacy is None:
         notes.insert(0, NO_DELTA)
     return _titled(private.unit, spec, rows, [*notes, SIMULATED] if simulated else notes)
+
+
+def _at_sites(private: LocalPrivacy) -> list[str]:
+    if private.unit == "example":
+        return []
+    return [
+        f"It holds for persons with rows at {plural(private.sites_per_person, 'client')} at most "
+        "([local.privacy] sites_per_person). One row of a person who has more is hidden as by half "
+        "of the noise, without the gain of sampling."
+    ]
 
 
 def _how_of_steps(claim: Claim, spec: RunSpec) -> str:
@@ -90,7 +102,7 @@ def _how_of_steps(claim: Claim, spec: RunSpec) -> str:
         said += f", at {private.sites_per_person} clients"
     if claim.epsilon is None:
         return said
-    return f"{said}; neighbours {claim.epsilon.relation} {private.unit}; {_by(claim.epsilon)}"
+    return f"{said}; {neighbours(claim)}; {_by(claim.epsilon)}"
 
 
 def _of_a_client(spec: RunSpec, found: Iterable[Claim], *, simulated: bool) -> Section:
@@ -133,13 +145,17 @@ def _how(claim: Claim, shared: SharedNoise | None, *, is_local: bool) -> str:
     said = _mechanism(claim.event) if shared is None else _shared(claim, shared)
     if claim.epsilon is None:
         return said
-    told = claim.epsilon
-    neighbours = f"neighbours {told.relation} client"
-    if is_local:
-        neighbours = "neighbours: a client's data and none, where it sends noise alone"
-    elif claim.observer == "sites":
-        neighbours = "neighbours: a client's share and zero in its place"
-    return f"{said}; {neighbours}; {_by(told)}"
+    return f"{said}; {neighbours(claim, is_local=is_local)}; {_by(claim.epsilon)}"
+
+
+def neighbours(claim: Claim, *, is_local: bool = False) -> str:
+    """Return which two worlds a claim with a figure compares. ``is_local``: clients add noise."""
+    assert claim.epsilon is not None, "there is a figure"
+    if claim.unit == "client" and is_local:
+        return "neighbours: a client's data and none, where it sends noise alone"
+    if claim.unit == "client" and claim.observer == "sites":
+        return "neighbours: a client's share and zero in its place"
+    return f"neighbours {claim.epsilon.relation} {claim.unit}"
 
 
 def _by(told: Epsilon) -> str:

@@ -2,14 +2,18 @@
 the run have found.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hanse.core.canonical import Json
+from hanse.core.spec import RunSpec
+from hanse.privacy.spending import rounds_of, spent_by
 from hanse.report import curves
 from hanse.report.draw import Drawn
 from hanse.report.folder import Folder, Record, Table, number, rows, table, whole_number, words
 from hanse.report.numerals import Interval, plural
-from hanse.report.privacy import WHO, figure
+from hanse.report.privacy import WHO, figure, neighbours
 from hanse.report.section import Section
 from hanse.report.series import (
     Chart,
@@ -32,6 +36,29 @@ BY_RENYI = (
     "all planned rounds, which is computed more closely where that can be, and is what counts: a "
     "run that stops early has spent what it planned."
 )
+
+
+def to_json(spec: RunSpec) -> dict[str, Json]:
+    """Return what a run keeps beside its history; empty where nothing has a bound."""
+    rounds, is_local = rounds_of(spec.rounds), spec.bound.facts.is_noised_by_clients
+    found = spent_by(spec, rounds)
+    if not found or spec.privacy is None:
+        return {}
+    told: list[Json] = [
+        {
+            "observer": one.claim.observer,
+            "unit": one.claim.unit,
+            "neighbours": neighbours(one.claim, is_local=is_local),
+            "claim": _finite(one.claim.epsilon and one.claim.epsilon.epsilon),
+            "epsilon": [_finite(value) for value in one.epsilon],
+        }
+        for one in found
+    ]
+    return {"delta": spec.privacy.delta, "rounds": list(rounds), "told": told}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +106,7 @@ def read(folder: Folder) -> Spent | None:
     metric, values = _measured(folder)
     said = [
         f"After {plural(done, 'round')} ε is at most {figure(now)} for one {line.unit} toward "
-        f"{line.toward} (neighbours {line.neighbours} {line.unit})"
+        f"{line.toward} ({line.neighbours})"
         + (
             ""
             if line.claim is None
@@ -111,10 +138,13 @@ def so_far(folder: Folder) -> Section | None:
     if not lines or delta is None:
         return None
     done, planned = last_round(folder.records), max(lines[0].by_round)
-    rows = [(line.toward, line.unit, _after(line, done), _after(line, planned)) for line in lines]
+    rows = [
+        (line.toward, line.unit, line.neighbours, _after(line, done), _after(line, planned))
+        for line in lines
+    ]
     return Section(
         f"Privacy after {done:,} of {plural(planned, 'round')}, at δ = {delta:g}",
-        ("toward", "of one", "ε so far", "ε at the end"),
+        ("toward", "of one", "which two worlds", "ε so far", "ε at the end"),
         tuple(rows),
         (BY_RENYI,),
     )
@@ -137,16 +167,16 @@ def attacks(folder: Folder) -> list[Section]:
 
 def _lines(record: Record) -> list[_Line]:
     at = [whole_number(n) for n in rows(record.privacy.get("rounds"))]
-    found = dict[tuple[str, tuple[float, ...]], _Line]()
+    found = dict[tuple[str, str, tuple[float, ...]], _Line]()
     for told in map(table, rows(record.privacy.get("told"))):
         values = [number(value) for value in rows(told.get("epsilon"))]
         known = {n: v for n, v in zip(at, values, strict=False) if n is not None and v is not None}
-        who, unit, neighbours = (words(told.get(k)) for k in ("observer", "unit", "neighbours"))
+        who, unit, between = (words(told.get(k)) for k in ("observer", "unit", "neighbours"))
         if known:
-            key = (unit, tuple(known.values()))
+            key = (unit, between, tuple(known.values()))
             same = found[key].observers if key in found else ()
             claim = number(told.get("claim"))
-            found[key] = _Line((*same, who), unit, neighbours, claim, known)
+            found[key] = _Line((*same, who), unit, between, claim, known)
     return list(found.values())
 
 

@@ -37,7 +37,7 @@ class Agreement:
     def policy(self) -> bytes:
         """The digest of parameters and members."""
         agreed = self.parameters.digest(self.segments)
-        return words.digest("policy", agreed, *self.members)
+        return words.digest("members", agreed, *self.members)
 
     def check_number(self, client: int) -> None:
         """Raise SumAborted (E_ROSTER) for a number that is nobody's."""

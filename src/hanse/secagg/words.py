@@ -19,9 +19,9 @@ SIZE: Final = 32
 """Bytes of a digest, a seed, a key."""
 
 Label = Literal[
-    "session", "policy", "roster", "hdr", "hdr-list", "ctx", "com-b", "chain", "next", "share-enc",
-    "share-aad", "share-leaf", "node", "pair-mask", "self-mask", "seg", "graph", "receipt",
-    "survivors", "confirm",
+    "session", "policy", "members", "roster", "hdr", "hdr-list", "ctx", "com-b", "chain", "next",
+    "share-enc", "share-aad", "share-leaf", "node", "pair-mask", "self-mask", "seg", "graph",
+    "receipt", "survivors", "confirm",
 ]  # fmt: skip
 LABELS: Final = frozenset(get_args(Label))
 

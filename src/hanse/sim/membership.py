@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from hanse.core import seeds
 from hanse.core.canonical import Json
+from hanse.core.dp_events import Event
+from hanse.core.ledger import Unit, told_of
 from hanse.core.numbered import Numbered
 from hanse.core.spec import Evaluation, RunSpec
 from hanse.data.persons import OfPersons
 from hanse.errors import ConfigError
-from hanse.privacy.claims import Claim, claims
+from hanse.privacy.accounting import Epsilon, spent
+from hanse.privacy.claims import claims
 from hanse.privacy.membership import FEWEST, Membership, judged
 from hanse.sim.population import Pair, Population, Targets, arrays_of
 from hanse.sim.run import Run
@@ -85,15 +88,21 @@ class Attacked:
     spec: RunSpec
 
     @property
-    def claim(self) -> Claim | None:
+    def claim(self) -> Epsilon | None:
         """What the noise promises a row toward whoever gets the models; None where it hides none.
 
-        One that hides a person hides each of its rows.
+        What hides a person or a client hides a row of it as
+        :func:`hanse.core.dp_events.of_a_part` says.
         """
-        for claim in claims(self.spec):
-            if claim.observer == "recipients" and claim.unit in ("example", "person"):
-                return claim
-        return None
+        by_unit: dict[Unit, Event] = {
+            claim.unit: claim.event
+            for claim in claims(self.spec)
+            if claim.observer == "recipients" and claim.event is not None
+        }
+        event = told_of(by_unit, "example")
+        if event is None or self.spec.privacy is None:
+            return None
+        return spent(event, self.spec.privacy.delta)
 
 
 def audit_membership(

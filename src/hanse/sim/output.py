@@ -14,10 +14,10 @@ from hanse.core.canonical import Json
 from hanse.core.layout import Layout, Vector
 from hanse.core.spec import Engine, RunSpec
 from hanse.errors import ConfigError
-from hanse.privacy.spending import to_json as to_spending
 from hanse.report.html import write_report
 from hanse.report.promises import promises, to_json
 from hanse.report.section import Section
+from hanse.report.spent import to_json as to_spending
 from hanse.sim.checkpoint import NAME
 from hanse.sim.files import write_whole
 from hanse.sim.result import Result
